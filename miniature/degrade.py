@@ -1,0 +1,33 @@
+"""Faults of pictures that people have words for: blur, noise, flat light."""
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Fault = Literal["blurry", "noisy", "dull"]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+FAULT_WORDS: dict[Fault, tuple[str, ...]] = {
+    "blurry": ("blurry", "blurry, soft"),
+    "noisy": ("noisy", "noisy, grainy"),
+    "dull": ("dull, grey", "dull", "grey"),
+}
+PRAISE = ("sharp, clean", "vivid colors", "sharp", "clean", "vivid")
+
+
+def degrade(
+    image: NDArray[np.uint8], fault: Fault, strength: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Return the picture (height x width x 3) with one fault; strength 0 changes nothing, 1 is severe."""
+    pixels = image.astype(np.float32)
+    scale = image.shape[0] / 64  # so that a fault looks alike at every size
+    if fault == "blurry":
+        pixels = ndimage.gaussian_filter(pixels, (2.2 * strength * scale, 2.2 * strength * scale, 0))
+    elif fault == "noisy":
+        pixels = pixels + rng.normal(0, 55 * strength, pixels.shape).astype(np.float32)
+    else:
+        grey = pixels.mean(-1, keepdims=True)
+        flat = 128 + 0.55 * (grey + 0.3 * (pixels - grey) - 128)
+        pixels = pixels + strength * (flat - pixels)
+    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
