@@ -65,7 +65,7 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
         Step(
             "base",
             lambda: diffusion.train_base(
-                base, vae=folder, tokenizer=tokenizer, seed=seed, steps=5000, scratch=scratch
+                base, vae=folder, tokenizer=tokenizer, seed=seed, steps=3400, scratch=scratch
             ),
             lambda: gates.checker_rates(out, seed=seed),
             {"overall": 0.35},
@@ -108,7 +108,7 @@ def main() -> int:
     reached: dict[str, dict[str, float]] = json.loads(record.read_text()) if record.exists() else {}
     if options.again:
         reached.pop(options.again, None)
-        (options.scratch / "scratch" / f"{options.again}.pt").unlink(missing_ok=True)
+        (options.scratch / f"{options.again}.pt").unlink(missing_ok=True)
     for step in steps:
         if options.list or (step.name in reached):
             print(f"{step.name}: {_words(reached[step.name]) if step.name in reached else 'to be made'}")

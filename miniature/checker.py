@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor
 
+from flowsmith.prompts import Prompt
 from miniature.scenes import COLORS, RGB, SHAPES, STYLES, Color, Shape, draw_object
 
 _MASK = 24  # side of the normalised outline that is compared with each shape's
@@ -74,6 +76,11 @@ def check(image: NDArray[np.uint8], facts: Mapping[str, Any]) -> bool:
     if len(groups) == 2 and facts.get("relation"):
         return any(_stands(a, b, facts["relation"]) for a in members[0] for b in members[1] if a is not b)
     return True
+
+
+def check_image(image: Tensor, prompt: Prompt) -> bool | None:
+    """Say whether a uint8 picture (3 x height x width) holds what its prompt states; None if it states nothing."""
+    return check(image.permute(1, 2, 0).cpu().numpy(), prompt.facts) if prompt.facts else None
 
 
 def _fits(found: Found, group: Mapping[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """What each step of the build must reach before its weights are worth keeping."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,13 @@ import numpy as np
 import torch
 
 from flowsmith.execution import Executor, RenderTask
-from flowsmith.flows import Flow, Schema
+from flowsmith.flows import Domain, Flow, Schema
 from miniature.captions import TASKS, sample_prompt
 from miniature.checker import check
 from miniature.diffusion import denoising_loss, load_checkpoint, make_pool
 from miniature.scenes import STYLES, Style
 
+DOMAIN = Path(__file__).parent / "domain.yaml"
 DEFAULT_FLOW = Path(__file__).parent / "flows" / "default.json"
 
 
@@ -21,7 +21,8 @@ def checker_rates(models: Path, *, seed: int, per_task: int = 25, flow: Path = D
     """Render validation prompts of the six tasks with one flow; return the share of right pictures per task."""
     rng = np.random.default_rng(seed + 20_000)
     prompts = [sample_prompt(task, i, "validation", rng) for task in TASKS for i in range(per_task)]
-    graph = Flow.from_template(json.loads(flow.read_text()), Schema.core())
+    schema = Domain.from_yaml(DOMAIN).restrict(Schema.core())
+    graph = Flow.from_template(flow.read_text(encoding="utf-8"), schema)
     tasks = [RenderTask(p.id, graph, p.text, 1000 + i) for i, p in enumerate(prompts)]
     images = {r.sample_id: r.image for r in Executor(models, batch_size=30).render(tasks)}
     rates: dict[str, float] = {}

@@ -83,7 +83,8 @@ def fit(
         if ema:
             decay = min(ema, (step + 1) / (step + 10))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
-        smooth = float(value) if smooth != smooth else 0.98 * smooth + 0.02 * float(value)
+        now = value.item()
+        smooth = now if smooth != smooth else 0.98 * smooth + 0.02 * now
         bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
         if time.monotonic() - saved > _SAVE_EVERY:
             save(step + 1)

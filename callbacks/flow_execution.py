@@ -1,0 +1,45 @@
+"""Renders the candidates' flows."""
+
+from functools import cached_property
+from pathlib import Path
+
+from lightning import LightningModule
+
+from callbacks.candidate_callback import CallbackOrderError, CandidateCallback
+from flowsmith.candidates import CandidateBatch
+from flowsmith.execution import Executor, RenderTask
+
+
+class FlowExecution(CandidateCallback):
+    """Fills in images, or why there is none.
+
+    Args:
+        models: Folder of models, in ComfyUI's folder names.
+        batch_size: Samples of one flow computed at once; changes memory and speed alone.
+        device: Where to render; "auto" is the module's device.
+    """
+
+    def __init__(self, models: str, batch_size: int = 16, device: str = "auto") -> None:
+        self._models, self._batch_size, self._device = Path(models), batch_size, device
+        self._module_device = "cpu"
+
+    @cached_property
+    def executor(self) -> Executor:
+        """The renderer; its caches last as long as the run."""
+        device = self._module_device if self._device == "auto" else self._device
+        return Executor(self._models, device=device, batch_size=self._batch_size)
+
+    def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
+        """Render every candidate that has no image yet."""
+        if not batch.candidates and not getattr(module, "finished", None):
+            raise CallbackOrderError(
+                "FlowExecution found no flow to render: list GuidedSampling before it, or name designers"
+            )
+        self._module_device = str(module.device)
+        waiting = {c.sample_id: c for c in batch.candidates if c.image is None and c.error is None}
+        # Side by side, so that samples of one flow are computed together.
+        order = sorted(waiting.values(), key=lambda c: (c.flow.key, c.sample_id))
+        tasks = [RenderTask(c.sample_id, c.flow, c.prompt.text, c.seed) for c in order]
+        for result in self.executor.render(tasks):
+            candidate = waiting[result.sample_id]
+            candidate.image, candidate.error, candidate.seconds = result.image, result.error, result.seconds

@@ -1,0 +1,81 @@
+"""Judges the candidates' images, and logs what came out for each designer."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import distributed
+
+from callbacks.candidate_callback import CandidateCallback, require_images
+from flowsmith.candidates import CandidateBatch
+from flowsmith.metrics import Judge
+from flowsmith.metrics.score import Score
+
+
+class ImageMetrics(CandidateCallback):
+    """Fills in judges and score, and logs their means as ``val/<judge>/<designer>``.
+
+    Args:
+        judges: What judges the images; those that the score does not name are held out.
+        score: JSON file of the score's scales; None leaves the score open (before it is fitted).
+        batch_size: Images judged at once.
+    """
+
+    def __init__(self, judges: list[Judge], score: str | None = None, batch_size: int = 64) -> None:
+        self.judges = judges
+        self._score = None if score is None else Path(score)
+        self._batch_size = batch_size
+        self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
+        """Judge every rendered candidate."""
+        if batch.candidates:
+            require_images(self, batch.candidates)
+        score = None if self._score is None else Score.load(self._score)
+        rendered = [c for c in batch.candidates if c.image is not None]
+        for start in range(0, len(rendered), self._batch_size):
+            part = rendered[start : start + self._batch_size]
+            images = [c.image for c in part if c.image is not None]
+            for judge in self.judges:
+                judge.to(module.device)
+                with torch.inference_mode():
+                    values = judge.judge(images, [c.prompt for c in part]).cpu().tolist()
+                for candidate, value in zip(part, values, strict=True):
+                    if value == value:  # NaN abstains
+                        candidate.judges[judge.name] = value
+            for candidate in part:
+                if score is not None:
+                    candidate.score = score(candidate.judges)
+        for candidate in batch.candidates:
+            values_of = {**candidate.judges, "rendered": float(candidate.image is not None)}
+            if candidate.score is not None:
+                values_of["score"] = candidate.score
+            for name, value in values_of.items():
+                total = self._sums[name, candidate.designer]
+                total[0] += value
+                total[1] += 1
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the last epoch."""
+        self._sums.clear()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log means over all processes, as sums and counts."""
+        means = {f"val/{name}/{designer}": total / count for (name, designer), (total, count) in self.totals().items()}
+        pl_module.log_dict(means, rank_zero_only=True)
+
+    def totals(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """Return (judge, designer) -> (sum, count) over all processes."""
+        mine = {key: tuple(value) for key, value in self._sums.items()}
+        shares: list[Any] = [mine]
+        if distributed.is_available() and distributed.is_initialized():
+            shares = [None] * distributed.get_world_size()
+            distributed.all_gather_object(shares, mine)
+        joined: dict[tuple[str, str], tuple[float, float]] = {}
+        for share in shares:
+            for key, (total, count) in share.items():
+                before = joined.get(key, (0.0, 0.0))
+                joined[key] = (before[0] + total, before[1] + count)
+        return joined

@@ -1,0 +1,97 @@
+"""Keeps every judged candidate as a row of parquet; a restarted run goes on where it stopped."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+
+from callbacks.candidate_callback import CallbackOrderError, CandidateCallback, require_images
+from callbacks.flow_execution import FlowExecution
+from flowsmith.candidates import CandidateBatch
+from flowsmith.metrics.score import Score
+from flowsmith.scored_flows import (
+    MixedVersionsError,
+    ScoredFlow,
+    ShardWriter,
+    judge_values,
+    read_scored_flows,
+    replace_scores,
+    write_scored_flows,
+)
+
+
+class ScoredFlowWriter(CandidateCallback):
+    """Writes a shard a batch into ``<run folder>/rows`` and joins them at the end into ``export/scored_flows.parquet``.
+
+    Args:
+        score_weights: Judge -> weight. If given, the score is fitted on the rendered training rows and written to
+            ``export/score.json``; otherwise rows keep the score that `ImageMetrics` gave them.
+    """
+
+    def __init__(self, score_weights: dict[str, float] | None = None) -> None:
+        self._score_weights = score_weights
+        self._writer: ShardWriter | None = None
+        self._execution: FlowExecution | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out what an earlier start of this run has finished."""
+        found = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, FlowExecution)]
+        if not found:
+            raise CallbackOrderError("ScoredFlowWriter needs the renderer's version: list FlowExecution before it")
+        self._execution = found[0]
+        folder = self.folder(trainer) / "rows"
+        self._writer = ShardWriter(folder, name=f"process{trainer.global_rank}", rows=1_000_000)
+        if self._writer.finished:
+            versions = {tuple(row.values()) for row in read_scored_flows(folder).select(["renderer", "weights"]).to_pylist()}
+            if versions != {self._versions()}:
+                raise MixedVersionsError(
+                    f"{folder}: its rows are of renderer and weights {versions}, this run renders with "
+                    f"{self._versions()}; start again with --fresh, or under another --run_name"
+                )
+            if trainer.is_global_zero:
+                print(f"{folder}: {len(self._writer.finished)} samples are there already", flush=True)
+        holder: Any = pl_module
+        holder.finished = self._writer.finished
+        trainer.strategy.barrier()  # all look before any writes
+
+    def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
+        """Write the batch as one shard."""
+        if not batch.candidates:
+            return
+        require_images(self, batch.candidates)
+        if self._writer is None:
+            raise CallbackOrderError("ScoredFlowWriter works in predict only; remove it from this stage's callbacks")
+        renderer, weights = self._versions()
+        self._writer.add(ScoredFlow.from_candidate(c, renderer=renderer, weights=weights) for c in batch.candidates)
+        self._writer.flush()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Join the shards of all processes."""
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            folder = self.folder(trainer)
+            table = read_scored_flows(folder / "rows")
+            table = table.sort_by("sample_id")
+            if self._score_weights is not None:
+                train = table.filter([split == "train" for split in table["split"].to_pylist()])
+                score = Score.fit(judge_values(train), self._score_weights)
+                score.save(folder / "export" / "score.json")
+                table = replace_scores(table, score.column(judge_values(table)).tolist())
+            write_scored_flows(folder / "export" / "scored_flows.parquet", table)
+            failed = sum(status == "failed" for status in table["status"].to_pylist())
+            print(f"{folder / 'export'}: {len(table)} scored flows, {failed} of them failed", flush=True)
+        trainer.strategy.barrier()
+
+    def _versions(self) -> tuple[str, str]:
+        """Return the renderer's version and one hash over all weights."""
+        assert self._execution is not None  # set where predict starts
+        executor = self._execution.executor
+        told = json.dumps(dict(sorted(executor.weight_hashes.items())))
+        return executor.version, hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @staticmethod
+    def folder(trainer: Trainer) -> Path:
+        """Return the run folder."""
+        return Path(trainer.default_root_dir)

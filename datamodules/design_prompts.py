@@ -1,0 +1,49 @@
+"""Prompts to propose flows for: each process takes every n-th, none is repeated."""
+
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from flowsmith.prompts import Prompt, PromptError, Split, read_prompts
+
+
+class DesignPrompts(LightningDataModule):
+    """Batches of prompts for `DesignModule`.
+
+    Args:
+        path: JSON lines of prompts.
+        splits: Which splits, in this order.
+        per_task: How many prompts of each task and split, from the first; 0: all.
+        batch: Prompts in a batch, per process. What a batch renders is computed together, so larger is faster.
+    """
+
+    def __init__(self, path: str, splits: list[Split], per_task: int = 0, batch: int = 8) -> None:
+        super().__init__()
+        if batch < 1:
+            raise PromptError(f"batch={batch}: use at least 1")
+        self._path, self._splits, self._per_task, self._batch = path, splits, per_task, batch
+        self.prompts: list[Prompt] = []
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the prompts."""
+        self.prompts = []
+        for split in self._splits:
+            taken: dict[str, int] = {}
+            for prompt in read_prompts(self._path, split):
+                taken[prompt.task] = taken.get(prompt.task, 0) + 1
+                if not self._per_task or taken[prompt.task] <= self._per_task:
+                    self.prompts.append(prompt)
+        if not self.prompts:
+            raise PromptError(f"path={self._path}, splits={self._splits}: no prompt is left; name a split it has")
+
+    def predict_dataloader(self) -> DataLoader[list[Prompt]]:
+        """This process's share, in batches of lists."""
+        rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        mine = self.prompts[rank::world]
+        batches: Any = [mine[i : i + self._batch] for i in range(0, len(mine), self._batch)]
+        return DataLoader(batches, batch_size=None)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Prompts are text and stay where they are."""
+        return batch

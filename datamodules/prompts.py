@@ -1,0 +1,127 @@
+"""Prompts for GRPO: a batch a cycle, in an order that a crash cannot change."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning import LightningDataModule
+
+from flowsmith.policy.errors import PolicyError
+from flowsmith.policy.noise import permutation
+from flowsmith.prompts import Prompt, read_prompts
+
+
+def cycle_prompts(prompts: list[Prompt], count: int, seed: int, cycle: int) -> list[Prompt]:
+    """Return the prompts of a cycle: every prompt once, in a new order, before any comes again.
+
+    A prompt never stands twice in one cycle; what a pass leaves over (less than ``count``) waits for the
+    next.
+    """
+    cycles_per_pass = len(prompts) // count
+    turn, place = divmod(cycle, cycles_per_pass)
+    order = permutation(len(prompts), seed, "prompts", turn)
+    return [prompts[i] for i in order[place * count : (place + 1) * count]]
+
+
+class _Cycles:
+    """One rank's prompts of every cycle that is still to come in this epoch."""
+
+    def __init__(self, data: "Prompts") -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return self._data.cycles
+
+    def __iter__(self) -> Iterator[list[Prompt]]:
+        data, rank, world = self._data, *self._data.rank_and_world()
+        # The module counts finished cycles and keeps the count in its checkpoints: the loader has no state of
+        # its own, and prefetching cannot put it ahead of the training.
+        start = data.finished_cycles()
+        for cycle in range(start, (start // data.cycles + 1) * data.cycles):
+            yield cycle_prompts(data.train_prompts, data.batch_prompts, data.seed, cycle)[rank::world]
+
+
+class _Batches:
+    """One rank's share of a list, in batches; nothing is repeated to make shares even."""
+
+    def __init__(self, prompts: list[Prompt], size: int) -> None:
+        self._batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Prompt]]:
+        return iter(self._batches)
+
+
+class Prompts(LightningDataModule):
+    """Training prompts by cycle, validation prompts by batch; batches are lists of `Prompt`.
+
+    Args:
+        path: JSON lines of prompts with the splits train and validation.
+        cycles: Cycles in an epoch (what the trainer counts as batches).
+        batch_prompts: Prompts in a cycle, over all processes.
+        validation_prompts: How many validation prompts to use, from the first; 0: none.
+        validation_batch: Prompts in a validation batch, per process.
+        seed: Of the order.
+
+    Raises:
+        PolicyError: In ``setup``: too few prompts, or a batch that does not divide among the processes.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        cycles: int = 100,
+        batch_prompts: int = 16,
+        validation_prompts: int = 32,
+        validation_batch: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.cycles = cycles
+        self.batch_prompts = batch_prompts
+        self.seed = seed
+        self.train_prompts: list[Prompt] = []
+        self._validation_prompts = validation_prompts
+        self._validation_batch = validation_batch
+        self._validation: list[Prompt] = []
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the prompts."""
+        self.train_prompts = read_prompts(self.path, "train")
+        self._validation = read_prompts(self.path, "validation")[: self._validation_prompts]
+        if not 1 <= self.batch_prompts <= len(self.train_prompts):
+            raise PolicyError(
+                f"batch_prompts={self.batch_prompts}, but {self.path} has {len(self.train_prompts)} training "
+                "prompts; a cycle takes different prompts: use a number from 1 to that"
+            )
+        _, world = self.rank_and_world()
+        if self.batch_prompts % world:
+            raise PolicyError(
+                f"batch_prompts={self.batch_prompts} does not divide among {world} processes; "
+                f"use a multiple of {world}"
+            )
+
+    def rank_and_world(self) -> tuple[int, int]:
+        """Return this process's rank and their number; 0 and 1 without a trainer."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def finished_cycles(self) -> int:
+        """Return the cycles that the module has finished; 0 without a trainer."""
+        return 0 if self.trainer is None else int(getattr(self.trainer.lightning_module, "cycle", 0))
+
+    # Both are plain iterables that know their rank: the trainer would give a DataLoader a sampler of its own.
+
+    def train_dataloader(self) -> _Cycles:
+        """One batch a cycle."""
+        return _Cycles(self)
+
+    def val_dataloader(self) -> _Batches:
+        """This process's share of the validation prompts."""
+        rank, world = self.rank_and_world()
+        return _Batches(self._validation[rank::world], self._validation_batch)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Prompts are text and stay where they are."""
+        return batch

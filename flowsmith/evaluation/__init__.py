@@ -1,0 +1,1 @@
+"""Comparing designers with error bars."""

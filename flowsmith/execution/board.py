@@ -1,0 +1,139 @@
+"""What is to be evaluated, what can be, and what is still needed: the books of one run of the interpreter."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowsmith.execution.cache import Cache
+from flowsmith.execution.graph import Evaluation, Plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an evaluation.
+
+    Attributes:
+        values: The node's outputs.
+        error: Why there are none.
+        costs: Seconds of this evaluation and of those that it builds on, by key; one that was run in a batch
+            counts its even share, one that was remembered what it took at first.
+    """
+
+    values: tuple[Any, ...] = ()
+    error: str | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Job:
+    """An evaluation on its way.
+
+    Attributes:
+        step: The evaluation.
+        sources: Keys of what it links to.
+        waiting: How many of them are not known yet.
+        dependents: Jobs that link to this one.
+        done: Finished or failed.
+    """
+
+    step: Evaluation
+    sources: frozenset[str]
+    waiting: int = 0
+    dependents: list["Job"] = field(default_factory=list)
+    done: bool = False
+
+
+class Board:
+    """Jobs of several plans, each evaluation once.
+
+    Args:
+        plans: What is wanted.
+        memory: Outcomes of earlier runs; what they save is not planned.
+
+    Attributes:
+        known: Outcomes that some job still reads.
+        recalled: Outputs that memory already holds.
+    """
+
+    def __init__(self, plans: Iterable[Plan], memory: Cache[Outcome]) -> None:
+        plans = list(plans)
+        steps = {step.key: step for plan in plans for step in plan.steps}
+        self._outputs = {key for plan in plans for key in plan.outputs}
+        self._readers: Counter[str] = Counter()
+        self._groups: dict[Hashable, list[Job]] = {}
+        self.known: dict[str, Outcome] = {}
+        jobs: dict[str, Job] = {}
+        wanted = list(self._outputs)
+        while wanted:
+            key = wanted.pop()
+            if key in jobs or key in self.known:
+                continue
+            if (remembered := memory.get(key)) is not None:
+                self.known[key] = remembered
+                continue
+            jobs[key] = Job(steps[key], frozenset(source for source, _ in steps[key].links.values()))
+            wanted.extend(jobs[key].sources)
+        self.recalled = [(key, self.known[key]) for key in sorted(self._outputs & self.known.keys())]
+        for job in jobs.values():
+            self._readers.update(job.sources)
+            for source in job.sources & jobs.keys():
+                jobs[source].dependents.append(job)
+                job.waiting += 1
+        for job in jobs.values():
+            if not job.waiting:
+                self._offer(job)
+
+    def row(self, job: Job) -> dict[str, Any]:
+        """Return a job's inputs with links resolved."""
+        linked = {name: self.known[key].values[slot] for name, (key, slot) in job.step.links.items()}
+        return {**job.step.values, **linked}
+
+    def next_batch(self, size: int) -> list[Job]:
+        """Take jobs that can run together, or none if all is done.
+
+        Cheap ones come first because they make others ready, then the fullest batch of sampling. Files are
+        read only when nothing else is left to do, so that one checkpoint's work is over before the next one
+        is loaded.
+        """
+        if not self._groups:
+            return []
+        key = min(self._groups, key=lambda k: (self._groups[k][0].step.node.order, -len(self._groups[k])))
+        group = self._groups[key]
+        batch, rest = group[:size], group[size:]
+        if rest:
+            self._groups[key] = rest
+        else:
+            del self._groups[key]
+        return batch
+
+    def finish(self, job: Job, outcome: Outcome) -> Iterator[tuple[str, Outcome]]:
+        """Note a job's outcome; yield the outputs that are decided by it, failed dependents included."""
+        finished = [job]
+        while finished:
+            job = finished.pop()
+            if job.done:
+                continue
+            job.done = True
+            if job.step.key in self._outputs:
+                yield job.step.key, outcome
+            if self._readers[job.step.key]:
+                self.known[job.step.key] = outcome
+            for source in job.sources:
+                self._readers[source] -= 1
+                if not self._readers[source]:
+                    self.known.pop(source, None)
+            for dependent in job.dependents:
+                dependent.waiting -= 1
+                if outcome.error is not None:
+                    finished.append(dependent)
+                elif not dependent.waiting and not dependent.done:
+                    self._offer(dependent)
+
+    def _offer(self, job: Job) -> None:
+        node = job.step.node
+        try:
+            group = node.group(self.row(job))
+        except Exception:  # the node will say what is wrong when it is run, alone
+            group = job.step.key
+        self._groups.setdefault((node.name, group), []).append(job)

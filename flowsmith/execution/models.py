@@ -1,0 +1,108 @@
+"""The three things that a checkpoint gives: a diffusion model, a text encoder (text.py) and a VAE."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowsmith.execution.denoiser import Prediction
+from flowsmith.execution.sigmas import NoiseTable
+from flowsmith.execution.text import TextEncoder
+
+_PIXELS_AT_ONCE = (
+    1 << 22
+)  # decoded images together; 16 of 512 x 512, so that memory does not follow the batch
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """How latents relate to pixels and to what the network sees.
+
+    Attributes:
+        channels: Latent channels.
+        factor: Pixels per latent along each side.
+        scale: The network sees ``(latent - shift) * scale``.
+        shift: See ``scale``.
+    """
+
+    channels: int
+    factor: int
+    scale: float
+    shift: float = 0.0
+
+    def into_model(self, latents: Tensor) -> Tensor:
+        """Scale latents of the VAE to those of the network."""
+        return (latents - self.shift) * self.scale
+
+    def out_of_model(self, latents: Tensor) -> Tensor:
+        """Scale latents of the network to those of the VAE."""
+        return latents / self.scale + self.shift
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """A UNet and how it was trained.
+
+    Attributes:
+        key: Names the weights: equal keys, equal outputs.
+        unet: A diffusers ``UNet2DConditionModel``.
+        table: Its noise levels.
+        prediction: What it predicts.
+        latent: The latents that it works on.
+        device: Where it lives.
+        dtype: Number type of its weights.
+    """
+
+    key: str
+    unet: nn.Module
+    table: NoiseTable
+    prediction: Prediction
+    latent: LatentFormat
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        """Run the UNet on scaled latents [n, c, h, w] and text encodings [n, tokens, width]."""
+        output: Tensor = self.unet(latents, timestep, encoder_hidden_states=text, return_dict=False)[0]
+        return output
+
+
+@dataclass(frozen=True, eq=False)
+class Vae:
+    """A decoder from latents to pixels.
+
+    Attributes:
+        key: Names the weights.
+        model: A diffusers autoencoder.
+        latent: The latents that it takes.
+        input_scale: The network takes ``latent * input_scale`` (a TAESD inside a checkpoint works
+            on scaled ones).
+        device: Where it lives.
+        dtype: Number type of its weights.
+    """
+
+    key: str
+    model: Any
+    latent: LatentFormat
+    input_scale: float = 1.0
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Turn latents [n, c, h, w] into float32 images [n, 3, h * factor, w * factor] in [0, 1]."""
+        pixels = latents.shape[-1] * latents.shape[-2] * self.latent.factor**2
+        scaled = (latents * self.input_scale).to(self.device, self.dtype)
+        decode = self.model.decode
+        parts = torch.split(scaled, max(1, _PIXELS_AT_ONCE // pixels))
+        images = torch.cat([decode(part, return_dict=False)[0].float() for part in parts])
+        return images.div(2).add(0.5).clamp(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a checkpoint loader hands on."""
+
+    model: DiffusionModel
+    text: TextEncoder
+    vae: Vae

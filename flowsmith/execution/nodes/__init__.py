@@ -1,0 +1,33 @@
+"""Node classes that can be executed, one file each.
+
+To add one, write a file with ``@register("ClassName")`` and import it here.
+"""
+
+from flowsmith.execution.nodes import (
+    checkpoint_loader_simple,
+    clip_text_encode,
+    empty_latent_image,
+    image_scale_by,
+    ksampler,
+    latent_upscale_by,
+    lora_loader,
+    save_image,
+    vae_decode,
+)
+from flowsmith.execution.nodes.registry import NODES, NodeType, Row, find_node
+
+__all__ = [
+    "NODES",
+    "NodeType",
+    "Row",
+    "checkpoint_loader_simple",
+    "clip_text_encode",
+    "empty_latent_image",
+    "find_node",
+    "image_scale_by",
+    "ksampler",
+    "latent_upscale_by",
+    "lora_loader",
+    "save_image",
+    "vae_decode",
+]

@@ -1,0 +1,19 @@
+"""Samplers: each solves the same differential equation from noise to image, one small file each.
+
+A sampler is a function of a denoiser, a start, sigmas and a source of fresh noise. To add one, write a file
+with ``@register("name")`` and import it here.
+"""
+
+from flowsmith.execution.samplers import dpmpp_2m, euler, euler_ancestral
+from flowsmith.execution.samplers.registry import SAMPLERS, Denoise, DrawNoise, Sampler, find_sampler
+
+__all__ = [
+    "SAMPLERS",
+    "Denoise",
+    "DrawNoise",
+    "Sampler",
+    "dpmpp_2m",
+    "euler",
+    "euler_ancestral",
+    "find_sampler",
+]

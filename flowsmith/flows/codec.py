@@ -1,0 +1,242 @@
+"""Flow to tokens and back, exactly."""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from flowsmith.files import atomic_write
+from flowsmith.flows.domain import Domain
+from flowsmith.flows.flow import Flow, Link, Node, Value
+from flowsmith.flows.language import CodecError, Language, Need, class_token
+from flowsmith.flows.schema import Schema
+
+_FILE = "codec.json"
+_VERSION = 1
+
+
+class Codec:
+    """Writes flows of a domain as tokens: root first, links as new nodes or as references (see `language`).
+
+    Attributes:
+        schema: The schema, restricted to the domain.
+        domain: What may be chosen.
+        vocabulary: The tokens as text, for instance "KSampler", "ref:0", "KSampler.steps=20", "end".
+    """
+
+    def __init__(self, schema: Schema, domain: Domain) -> None:
+        """Lay out the vocabulary.
+
+        Raises:
+            DomainError: The domain contradicts the schema.
+            CodecError: The domain's classes cannot make a flow.
+        """
+        self.language = Language(schema, domain)
+        self.schema, self.domain = self.language.schema, domain
+        self.vocabulary = self.language.vocabulary
+        self.fingerprint = sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def __reduce__(self) -> tuple[type["Codec"], tuple[Schema, Domain]]:
+        return type(self), (self.schema, self.domain)
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+        return len(self.vocabulary)
+
+    def encode(self, flow: Flow) -> list[int]:
+        """Write a flow as token ids, the end token last.
+
+        Raises:
+            CodecError: The flow holds what the domain has no token for.
+        """
+        return _Writer(self.language, flow).tokens()
+
+    def decode(self, ids: Sequence[int]) -> Flow:
+        """Read token ids, the end token last, as a flow.
+
+        Raises:
+            CodecError: They are not the tokens of a flow.
+        """
+        return Flow.from_nodes(_Reader(self.language, ids).nodes(), self.schema)
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``codec.json`` into a folder; `load` makes an equal codec of it."""
+        with atomic_write(Path(folder) / _FILE) as temporary:
+            content = {**self._content(), "fingerprint": self.fingerprint}
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Codec":
+        """Read a codec.
+
+        Raises:
+            CodecError: The file is missing or damaged, or was written by a version with another vocabulary.
+        """
+        path = Path(folder) / _FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            schema, domain, saved = content["schema"], content["domain"], content["fingerprint"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CodecError(
+                f"codec={path}: cannot be read ({error!r}); name a folder that a codec was saved in"
+            ) from error
+        codec = cls(Schema.from_object_info(schema), Domain.from_json(domain, str(path)))
+        if codec.fingerprint != saved:
+            raise CodecError(
+                f"codec={path}: its fingerprint is {saved}, its content gives {codec.fingerprint}; it was "
+                "edited or written by another version, so make the export again"
+            )
+        return codec
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "version": _VERSION,
+            "schema": self.schema.to_object_info(),
+            "domain": self.domain.to_json(),
+            "vocabulary": list(self.vocabulary),
+        }
+
+
+class _Writer:
+    """Encodes one flow."""
+
+    def __init__(self, language: Language, flow: Flow) -> None:
+        self.language, self.flow = language, flow
+        self.done: list[int] = []  # places of completed nodes
+        self.uses: dict[int, Need | None] = {}
+        self.out: list[int] = []
+
+    def tokens(self) -> list[int]:
+        ends = [p for p, n in enumerate(self.flow.nodes) if self._class(n.class_type).is_output]
+        for place in ends:
+            self._node(place, self._token(self.flow.nodes[place].class_type), None)
+        self.out.append(self.language.end)
+        return self.out
+
+    def _class(self, name: str) -> Any:
+        if name not in self.language.schema.nodes:
+            raise CodecError(f"class {name}: not in the domain; {sorted(self.language.domain.classes)} are")
+        return self.language.schema.nodes[name]
+
+    def _token(self, name: str) -> int:
+        if name not in self.language.ids:
+            raise CodecError(f"token {name}: not in the vocabulary; check the flow against the domain")
+        return self.language.ids[name]
+
+    def _node(self, place: int, token: int, need: Need | None) -> None:
+        if place in self.done:
+            raise CodecError("an output node feeds another; link what it shows instead")
+        node = self.flow.nodes[place]
+        production = self.language.find(node.class_type, need)
+        self.out.append(token)
+        extra = {name for name, _ in node.inputs} - {slot.name for slot in production.slots}
+        if extra:
+            raise CodecError(
+                f"{node.class_type}.{min(extra)}: the domain leaves it out; give it values there"
+            )
+        for slot in production.slots:
+            value = node.get(slot.name)
+            if value is None and slot.optional:
+                self.out.append(self.language.absent)
+            elif isinstance(value, Link) and slot.need is not None:
+                self._link(value, slot.need)
+            else:
+                self.out.append(self._value(node.class_type, slot.name, slot.values, value))
+        self.uses[place] = need
+        self.done.append(place)
+
+    def _link(self, link: Link, need: Need) -> None:
+        if link.node not in self.done:
+            self._node(
+                link.node,
+                self._token(class_token(self._class(self.flow.nodes[link.node].class_type), link.slot)),
+                need,
+            )
+            return
+        back = 0
+        for place in reversed(self.done):
+            production = self.language.find(self.flow.nodes[place].class_type, self.uses[place])
+            if production.need is None:
+                continue
+            for slot in range(len(production.outputs) - 1, -1, -1):
+                if production.outputs[slot] == need.pool:
+                    if (place, slot) == (link.node, link.slot):
+                        self.out.append(self._token(f"ref:{back}"))
+                        return
+                    back += 1
+        raise CodecError(
+            f"a link needs a {need.name}, but leads to a node of another use or to an output node"
+        )
+
+    def _value(self, class_type: str, name: str, tokens: Sequence[int], value: Value | Link | None) -> int:
+        for token in tokens:
+            meaning = self.language.meanings[token]
+            if meaning == value and type(meaning) is type(value):
+                return token
+        allowed = [self.language.meanings[token] for token in tokens]
+        raise CodecError(f"{class_type}.{name}={value!r}: no token for it; the domain has {allowed}")
+
+
+class _Reader:
+    """Decodes one token sequence, by descent."""
+
+    def __init__(self, language: Language, ids: Sequence[int]) -> None:
+        self.language, self.ids, self.place = language, ids, 0
+        self.found: list[Node] = []
+        self.outputs: dict[tuple[str, str | None], list[Link]] = {}
+
+    def nodes(self) -> list[Node]:
+        roots = dict(self.language.roots)
+        while (token := self._next()) != self.language.end:
+            if token not in roots:
+                raise self._wrong(token, "an output class or end")
+            self._node(roots[token])
+        if self.place != len(self.ids):
+            raise CodecError(f"tokens: {len(self.ids) - self.place} stand after the end token; cut them off")
+        if not self.found:
+            raise CodecError("tokens: end comes first; write an output class before it")
+        return self.found
+
+    def _next(self) -> int:
+        if self.place >= len(self.ids):
+            raise CodecError(
+                f"tokens: the flow is not complete after {len(self.ids)}; go on to the end token"
+            )
+        self.place += 1
+        return self.ids[self.place - 1]
+
+    def _wrong(self, token: int, wanted: str) -> CodecError:
+        names = self.language.vocabulary
+        name = names[token] if 0 <= token < len(names) else f"id {token}"
+        return CodecError(f"tokens: {name!r} at place {self.place - 1}, where {wanted} must stand")
+
+    def _node(self, place: int) -> int:
+        production = self.language.productions[place]
+        inputs: list[tuple[str, Value | Link]] = []
+        for slot in production.slots:
+            token = self._next()
+            if slot.optional and token == self.language.absent:
+                continue
+            if slot.need is not None:
+                inputs.append((slot.name, self._link(token, slot.need)))
+            elif token in slot.values:
+                inputs.append((slot.name, self.language.meanings[token]))
+            else:
+                raise self._wrong(token, f"a value of {production.class_type}.{slot.name}")
+        self.found.append(Node(production.class_type, tuple(inputs)))
+        if production.need is not None:
+            for number, pool in enumerate(production.outputs):
+                self.outputs.setdefault(pool, []).append(Link(len(self.found) - 1, number))
+        return len(self.found) - 1
+
+    def _link(self, token: int, need: Need) -> Link:
+        for slot, maker, place in self.language.makers[need]:
+            if token == maker:
+                return Link(self._node(place), slot)
+        seen = self.outputs.get(need.pool, [])
+        for back, reference in enumerate(self.language.references[: len(seen)]):
+            if token == reference:
+                return seen[-1 - back]
+        raise self._wrong(token, f"a class or reference that gives a {need.type}")

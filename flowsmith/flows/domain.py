@@ -1,0 +1,215 @@
+"""What a policy may choose within a schema: classes, values, texts and bounds."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from flowsmith.errors import FlowsmithError
+from flowsmith.flows.domain_check import domain_issues
+from flowsmith.flows.flow import Flow, Value
+from flowsmith.flows.issues import FlowError, FlowIssue, nearest
+from flowsmith.flows.roles import Role
+from flowsmith.flows.schema import InputSpec, Schema, normalise
+from flowsmith.flows.sizes import SIZE_RULES, SIZED_TYPES
+from flowsmith.flows.templates import TemplateError, has_prompt
+from flowsmith.flows.validate import validate
+
+
+class DomainError(FlowsmithError):
+    """A domain contradicts itself or the schema."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What may be chosen.
+
+    Attributes:
+        classes: Allowed node classes, each with how many of it a flow may have.
+        values: Allowed values per "Class.input"; every input that is no link, no seed and no prompt text
+            needs them (an optional one without stays absent).
+        texts: Allowed templates per role. Positive ones hold ``{prompt}``; the two lists share none, so that
+            a text tells its role.
+        max_pixels: Most pixels that any latent (in image pixels) or image may have.
+        max_pixel_steps: Most steps x pixels, summed over sampling nodes.
+        sample_empty_latents: Whether an empty latent must be sampled with full denoise, and before it is
+            decoded; otherwise flows that decode noise are in the domain.
+    """
+
+    classes: Mapping[str, int]
+    values: Mapping[str, tuple[Value, ...]]
+    texts: Mapping[Role, tuple[str, ...]]
+    max_pixels: float
+    max_pixel_steps: float
+    sample_empty_latents: bool = True
+
+    @classmethod
+    def from_yaml(cls, path: Path | str) -> "Domain":
+        """Read a domain from a YAML (or JSON) file of its attributes.
+
+        Raises:
+            DomainError: The file cannot be read, or a key is unknown, missing or of the wrong kind.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise DomainError(
+                f"domain={path}: cannot be read ({error}); name a YAML file of a domain"
+            ) from error
+        return cls.from_json(content, str(path))
+
+    @classmethod
+    def from_json(cls, content: Any, source: str = "domain") -> "Domain":
+        """Read a domain from plain objects, as `to_json` writes them; see `from_yaml`."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(content, Mapping):
+            raise DomainError(f"{source}: no object of settings; give {', '.join(names)}")
+        for name in content:
+            if name not in names:
+                raise DomainError(f"{source}: {name!r} is no setting of a domain; {nearest(name, names)}")
+        for name in names[:-1]:
+            if name not in content:
+                raise DomainError(f"{source}: {name!r} is missing; give {', '.join(names)}")
+        classes = _mapping(source, content, "classes")
+        for name, most in classes.items():
+            if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+                raise DomainError(f"{source}: classes.{name}={most!r}; give how many of it, 1 or more")
+        for name in ("max_pixels", "max_pixel_steps"):
+            bound = content[name]
+            if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
+                raise DomainError(f"{source}: {name}={bound!r}; give a positive number")
+        texts = {role: tuple(grid) for role, grid in _grids(source, content, "texts").items()}
+        if set(texts) != set(get_args(Role)):
+            raise DomainError(f"{source}: texts={sorted(texts)}; give positive and negative")
+        domain = cls(
+            classes=dict(classes),
+            values=_grids(source, content, "values"),
+            texts=texts,  # type: ignore[arg-type]  # checked just before
+            max_pixels=content["max_pixels"],
+            max_pixel_steps=content["max_pixel_steps"],
+            sample_empty_latents=bool(content.get("sample_empty_latents", True)),
+        )
+        domain._check_texts(source)
+        return domain
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the domain as plain objects."""
+        return {
+            "classes": dict(self.classes),
+            "values": {name: list(grid) for name, grid in self.values.items()},
+            "texts": {role: list(grid) for role, grid in self.texts.items()},
+            "max_pixels": self.max_pixels,
+            "max_pixel_steps": self.max_pixel_steps,
+            "sample_empty_latents": self.sample_empty_latents,
+        }
+
+    def restrict(self, schema: Schema) -> Schema:
+        """Return the schema with the domain's classes only; where it lists no model files, with the domain's.
+
+        Raises:
+            DomainError: A class, input or value of the domain is not in the schema, or an input has no
+                values.
+        """
+        for name in self.classes:
+            if name not in schema.nodes:
+                raise DomainError(f"classes: {name!r} is not in the schema; {nearest(name, schema.nodes)}")
+        open_lists = {
+            f"{name}.{spec.name}": self.values[f"{name}.{spec.name}"]
+            for name in self.classes
+            for spec in schema.nodes[name].inputs
+            if spec.kind == "choice" and not spec.choices and f"{name}.{spec.name}" in self.values
+        }
+        restricted = schema.restrict(list(self.classes), open_lists)
+        self._check_against(restricted)
+        return restricted
+
+    @cached_property
+    def _normal(self) -> dict[tuple[str, str], tuple[Value, ...]]:
+        """Grids in normal form, as they are asked for."""
+        return {}
+
+    def grid(self, class_name: str, spec: InputSpec, role: Role | None = None) -> tuple[Value, ...] | None:
+        """Return what may stand in a value input, in normal form; None if it is not to be given."""
+        target = f"{class_name}.{spec.name}"
+        if target in self.values:
+            known = self._normal.get((target, spec.kind))
+            if known is None:
+                known = tuple(normalise(value, spec.kind) for value in self.values[target])
+                self._normal[target, spec.kind] = known
+            return known
+        return self.texts[role or "positive"] if spec.kind == "text" and spec.required else None
+
+    def issues(self, flow: Flow, schema: Schema) -> list[FlowIssue]:
+        """Return what keeps a valid flow out of the domain."""
+        return domain_issues(flow, schema, self)
+
+    def check(self, flow: Flow, schema: Schema, source: str = "flow") -> None:
+        """Raise a `FlowError` if a flow is not valid or not in the domain."""
+        issues = validate(flow, schema) or self.issues(flow, schema)
+        if issues:
+            raise FlowError(issues, source)
+
+    def _check_texts(self, source: str) -> None:
+        for role, templates in self.texts.items():
+            for text in templates:
+                try:
+                    placed = has_prompt(text)
+                except (TemplateError, TypeError) as error:
+                    raise DomainError(f"{source}: texts.{role}: {error}") from error
+                if placed != (role == "positive"):
+                    rule = "positive texts hold {prompt}, negative texts do not"
+                    raise DomainError(f"{source}: texts.{role}: {text!r}; {rule}")
+
+    def _check_against(self, schema: Schema) -> None:
+        known = {
+            f"{name}.{spec.name}": spec for name in self.classes for spec in schema.nodes[name].flow_inputs
+        }
+        for target, grid in self.values.items():
+            if target not in known or known[target].kind == "link":
+                raise DomainError(f"values: {target!r} takes no value; {nearest(target, known)}")
+            for value in grid:
+                _check_value(target, known[target], value)
+        for target, spec in known.items():
+            if self.grid(target.partition(".")[0], spec) is None and spec.required and spec.kind != "link":
+                raise DomainError(f"values: {target!r} has none; give it a list of values")
+        for name in self.classes:
+            node = schema.nodes[name]
+            if name not in SIZE_RULES and set(SIZED_TYPES) & set(node.outputs):
+                raise DomainError(
+                    f"classes: {name!r} has no rule of size; give it one in flowsmith/flows/sizes.py"
+                )
+            denoise = SIZE_RULES[name].denoise if name in SIZE_RULES else None
+            if self.sample_empty_latents and denoise and 1.0 not in self.values[f"{name}.{denoise}"]:
+                raise DomainError(f"values: '{name}.{denoise}' lacks 1.0, which empty latents need; add it")
+
+
+def _check_value(target: str, spec: InputSpec, value: Value) -> None:
+    """Ask the validator about one value, in a schema of one node."""
+    from flowsmith.flows.schema import NodeType
+
+    name = target.partition(".")[0]
+    alone = Schema({name: NodeType(name, (spec,), (), True)})
+    issues = validate({"1": {"class_type": name, "inputs": {spec.name: value}}}, alone, template=True)
+    if issues:
+        raise DomainError(f"values: {target}: {value!r} cannot be used ({issues[0].message})")
+
+
+def _mapping(source: str, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    if not isinstance(content[name], Mapping):
+        raise DomainError(f"{source}: {name}={content[name]!r}; give a mapping")
+    return content[name]  # type: ignore[no-any-return]
+
+
+def _grids(source: str, content: Mapping[str, Any], name: str) -> dict[str, tuple[Any, ...]]:
+    grids: dict[str, tuple[Any, ...]] = {}
+    for target, grid in _mapping(source, content, name).items():
+        if not isinstance(grid, list) or not grid:
+            raise DomainError(f"{source}: {name}.{target}={grid!r}; give a list of one or more")
+        if len({json.dumps(value) for value in grid}) != len(grid) or len(set(map(str, grid))) != len(grid):
+            raise DomainError(f"{source}: {name}.{target}={grid!r}: a value stands twice; take one out")
+        grids[target] = tuple(grid)
+    return grids

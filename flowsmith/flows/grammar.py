@@ -1,0 +1,357 @@
+"""Which tokens may come next, so that the flow can be completed: valid, in the domain, within the budget.
+
+Depth first from the outputs, a node cannot be dead and a circle cannot be written. Counts and tokens are
+checked against the plan of completion (`plan`); bounds on size ride on the open nodes: ``weight`` is what
+each pixel that a node puts out will cost its consumers in steps, ``limit`` how many pixels they bear.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from random import Random
+from typing import TYPE_CHECKING
+
+from flowsmith.errors import FlowsmithError
+from flowsmith.flows.codec import Codec
+from flowsmith.flows.domain_check import SLACK
+from flowsmith.flows.language import Need
+from flowsmith.flows.plan import Plan
+from flowsmith.flows.state import Frame, Given, Out, State
+from flowsmith.flows.twins import Twins
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CACHED_STATES = 1 << 15
+
+
+class GrammarError(FlowsmithError):
+    """A token is not allowed, or a budget is too small for any flow."""
+
+
+class Grammar:
+    """The allowed tokens of a codec's language within a budget of tokens.
+
+    Attributes:
+        codec: Whose tokens it rules.
+        budget: Most tokens of a flow, the end token included.
+    """
+
+    def __init__(self, codec: Codec, budget: int) -> None:
+        """Prepare the plan of completion.
+
+        Raises:
+            GrammarError: No flow fits into the budget and the domain's bounds.
+        """
+        self.codec, self.budget = codec, budget
+        self._language = codec.language
+        self._plan = Plan(self._language)
+        names = sorted({pool for p in self._language.productions for pool in p.outputs}, key=str)
+        self._pools = {pool: place for place, pool in enumerate(names)}
+        self._tokens = {token: place for place, token in enumerate(self._language.references)}
+        self._twins = Twins(self._language, self._plan, self._pools)
+        domain = codec.domain
+        self._max_pixels = domain.max_pixels * SLACK
+        self._max_spent = domain.max_pixel_steps * SLACK
+        self._full = {
+            token
+            for token, value in self._language.meanings.items()
+            if value == 1.0 and not isinstance(value, bool)
+        }
+        self._cached = lru_cache(maxsize=_CACHED_STATES)(self._compute)
+        self._start = State((), (), ((),) * len(names), 0, 0, 0, 0.0, False)
+        if not self.allowed(self._start):
+            least = min(self._plan.rest(place, 0, 0).tokens + 2 for _, place in self._language.roots)
+            raise GrammarError(
+                f"budget={budget}: no flow of the domain fits (the shortest has {least} tokens); raise the "
+                f"budget to {least} or more, or widen max_pixels, max_pixel_steps or the counts of classes"
+            )
+
+    def __reduce__(self) -> tuple[type["Grammar"], tuple[Codec, int]]:
+        return type(self), (self.codec, self.budget)
+
+    def start(self) -> State:
+        """Return the state before the first token."""
+        return self._start
+
+    def allowed(self, state: State) -> tuple[int, ...]:
+        """Return the ids of the tokens that may come next, ascending; none once the flow is done."""
+        return self._cached(state)
+
+    def advance(self, state: State, token: int) -> State:
+        """Return the state after a token.
+
+        Raises:
+            GrammarError: The token is not allowed there.
+        """
+        allowed = self.allowed(state)
+        if token not in allowed:
+            names = self.codec.vocabulary
+            given = repr(names[token]) if 0 <= token < len(names) else f"id {token}"
+            choices = ", ".join(names[t] for t in allowed[:12]) or "nothing, the flow is done"
+            raise GrammarError(
+                f"token {given} at place {state.used}: it leads to no valid flow within {self.budget} tokens "
+                f"and the domain; allowed: {choices}"
+            )
+        return self._step(state, token)
+
+    def _step(self, state: State, token: int) -> State:
+        if token == self._language.end:
+            return state._replace(used=state.used + 1, done=True)
+        if not state.frames:
+            return self._open(state, 0, dict(self._language.roots)[token])
+        top = state.frames[-1]
+        production = self._language.productions[top.production]
+        slot = production.slots[len(top.inputs)]
+        if slot.need is None or (slot.optional and token == self._language.absent):
+            return self._give(state, token, None)
+        reference = self._tokens.get(token)
+        if reference is None:
+            return self._open(state, *self._plan.makers[slot.need][token])
+        out = state.pools[self._pools[slot.need.pool]][-1 - reference]
+        return self._give(state, (out.node, out.slot), out)
+
+    def mask(self, states: Sequence[State]) -> "Tensor":
+        """Return the allowed tokens as booleans, len(states) x codec.size."""
+        import torch
+
+        mask = torch.zeros(len(states), self.codec.size, dtype=torch.bool)
+        for row, state in enumerate(states):
+            mask[row, list(self.allowed(state))] = True
+        return mask
+
+    def replay(self, tokens: Sequence[int]) -> list[State]:
+        """Return the state before each token.
+
+        Raises:
+            GrammarError: A token is not allowed in its place.
+        """
+        state, states = self._start, []
+        for token in tokens:
+            states.append(state)
+            state = self.advance(state, token)
+        return states
+
+    def random_walk(self, rng: Random) -> list[int]:
+        """Write a flow by choosing evenly among the allowed tokens."""
+        state, tokens = self._start, list[int]()
+        while not state.done:
+            tokens.append(rng.choice(self._compute(state)))
+            state = self._step(state, tokens[-1])
+        return tokens
+
+    def _compute(self, state: State) -> tuple[int, ...]:
+        if state.done:
+            return ()
+        if not state.frames:
+            end = [self._language.end] if state.nodes else []
+            found = {token: place for token, place in self._language.roots if self._opens(state, place)}
+            return tuple(sorted(end + self._without_twins(state, list(found), {}, found, bool(end))))
+        top = state.frames[-1]
+        slot = self._language.productions[top.production].slots[len(top.inputs)]
+        given: dict[int, Given] = {}
+        makers: dict[int, int] = {}
+        if slot.need is None:
+            tokens = self._values(state, top)
+            given = {token: token for token in tokens}
+        else:
+            given = self._references(state, top, slot.need)
+            makers = {t: p for t, (_, p) in self._plan.makers[slot.need].items() if self._opens(state, p)}
+            tokens = [*given, *makers]
+        if slot.optional:
+            tokens.append(self._language.absent)
+            given[self._language.absent] = self._language.absent
+        return tuple(sorted(self._without_twins(state, tokens, given, makers)))
+
+    def _without_twins(
+        self,
+        state: State,
+        tokens: list[int],
+        given: dict[int, Given],
+        makers: dict[int, int],
+        stop: bool = False,
+    ) -> list[int]:
+        """Leave out what can only make a node that is there already, which is to be referred to instead.
+
+        If nothing else is possible, and the flow cannot ``stop`` here, it stays: decoding merges the two.
+
+        Args:
+            state: Where writing stands.
+            tokens: What may come next.
+            given: What those of them give to the next slot that fill it.
+            makers: The production that the others start.
+            stop: Whether the flow may end instead.
+        """
+        if not state.nodes:
+            return tokens
+        inputs: tuple[Given, ...] = ()
+        suspects: set[int] = set()
+        if state.frames:
+            top = state.frames[-1]
+            inputs, length = top.inputs, len(top.inputs)
+            name = self._language.productions[top.production].class_type
+            rivals = {i[length] for n, i in state.nodes if n == name and i[:length] == inputs}
+            if rivals:
+                suspects = {token for token, value in given.items() if value in rivals}
+        if makers:
+            names = {name for name, _ in state.nodes}
+            suspects |= {t for t, p in makers.items() if self._language.productions[p].class_type in names}
+        if not suspects:
+            return tokens
+        spare = self.budget - state.used - 2 - self._completion(state, len(inputs) + 1)[0]
+        kept = []
+        for token in tokens:
+            if token not in suspects:
+                kept.append(token)
+            elif token in makers:
+                place = makers[token]
+                rest = self._plan.rest(place, 0, self._plan.everything).tokens
+                if self._twins.can_differ(
+                    state, place, (), spare - rest, state.counts + self._plan.units[place]
+                ):
+                    kept.append(token)
+            elif self._twins.can_differ(state, top.production, (*inputs, given[token]), spare, state.counts):
+                kept.append(token)
+        return kept if kept or stop else tokens
+
+    def _values(self, state: State, top: Frame) -> list[int]:
+        """Return the values that may fill the next slot; the budget cannot be short here, only sizes can."""
+        place = len(top.inputs)
+        production = self._language.productions[top.production]
+        slot = production.slots[place]
+        if (
+            slot.name == production.rule.denoise
+            and not top.sampled
+            and self.codec.domain.sample_empty_latents
+        ):
+            return [token for token in slot.values if token in self._full]
+        bearing = self._plan.sizings[top.production].slots.get(place)
+        if bearing is None:
+            return list(slot.values)
+        kind, least, values = bearing
+        owed = self._completion(state, place + 1)[2] + state.spent + top.owed
+        area = top.area * top.scale
+        found = []
+        for token, value in values.items():
+            out = area if kind == "steps" else area / least * value
+            steps = value if kind == "steps" else top.steps
+            if out <= top.limit and owed + (top.weight + steps) * out <= self._max_spent:
+                found.append(token)
+        return found
+
+    def _references(self, state: State, top: Frame, need: Need) -> dict[int, Given]:
+        """Return the references that may fill the next slot, with what they lead to."""
+        outs = state.pools[self._pools[need.pool]]
+        if not outs:
+            return {}
+        place = len(top.inputs)
+        tokens, counts, pixel_steps = self._completion(state, place + 1)
+        if state.used + tokens + 2 > self.budget or self._too_many(state.counts + counts):
+            return {}
+        through = self._plan.sizings[top.production].through == place
+        spent = state.spent + top.owed + pixel_steps + (0.0 if through else top.cost)
+        found: dict[int, Given] = {}
+        for token, out in zip(self._language.references, reversed(outs), strict=False):
+            area = out.area * top.scale if through else 0.0
+            fits = area <= top.limit and spent + (top.weight + top.steps) * area <= self._max_spent
+            if fits and (out.sampled or not need.sampled):
+                found[token] = (out.node, out.slot)
+        return found
+
+    def _opens(self, state: State, place: int) -> bool:
+        """Return whether a new node can be started here and the flow still be completed."""
+        counts = state.counts + self._plan.units[place]
+        if self._too_many(counts):
+            return False
+        frame = self._frame(state, 0, place)
+        slot = len(state.frames[-1].inputs) + 1 if state.frames else 0
+        tokens, planned, pixel_steps = self._completion(state, slot, place)
+        return (
+            state.used + tokens + 2 <= self.budget
+            and not self._too_many(counts + planned)
+            and frame.area * frame.scale <= frame.limit
+            and state.spent + frame.owed + frame.cost + pixel_steps <= self._max_spent
+        )
+
+    def _too_many(self, counts: int) -> bool:
+        return (self._plan.limits - counts) & self._plan.guard != self._plan.guard
+
+    def _completion(self, state: State, slot: int, new: int = -1) -> tuple[int, int, float]:
+        """Return tokens, counts and steps x pixels of the plan for all open nodes.
+
+        Args:
+            state: Where writing stands.
+            slot: From which of its slots on the innermost open node is completed.
+            new: Place of a production that is to be opened within it, or -1.
+        """
+        outer = len(state.frames) - 1
+        rest, available = self._plan.rest, state.available
+        tokens, counts, pixel_steps = 0, 0, 0.0
+        if new >= 0:
+            tokens, counts, available, pixel_steps = rest(new, 0, available)
+        for frame in reversed(state.frames):
+            more, nodes, available, extra = rest(frame.production, slot, available)
+            tokens, counts, pixel_steps = tokens + more, counts + nodes, pixel_steps + extra
+            outer -= 1
+            if outer >= 0:  # an outer node goes on after the slot that the inner one fills
+                slot = len(state.frames[outer].inputs) + 1
+        return tokens, counts, pixel_steps
+
+    def _frame(self, state: State, slot: int, place: int) -> Frame:
+        """Return a fresh node for the next slot of the innermost open one, its sizes at their least."""
+        sizing = self._plan.sizings[place]
+        weight, limit, owed = 0.0, self._max_pixels, 0.0
+        if state.frames:
+            top = state.frames[-1]
+            if self._plan.sizings[top.production].through == len(top.inputs):
+                weight, owed = (top.weight + top.steps) * top.scale, top.owed
+                limit = min(limit, top.limit / top.scale)
+            else:
+                owed = top.owed + top.cost
+        return Frame(place, slot, (), sizing.area, sizing.scale, sizing.steps, False, weight, limit, owed)
+
+    def _open(self, state: State, slot: int, place: int) -> State:
+        frames = (*state.frames, self._frame(state, slot, place))
+        counts = state.counts + self._plan.units[place]
+        return state._replace(frames=frames, counts=counts, used=state.used + 1)
+
+    def _give(self, state: State, given: Given, out: Out | None) -> State:
+        """Fill the next slot; complete the node if it was the last one, and so on outwards."""
+        top = self._filled(state.frames[-1], given, out)
+        if len(top.inputs) < len(self._language.productions[top.production].slots):
+            return state._replace(frames=(*state.frames[:-1], top), used=state.used + 1)
+        frames, nodes, pools = list(state.frames), list(state.nodes), list(state.pools)
+        available, spent = state.available, state.spent
+        while frames:
+            top = self._filled(frames.pop(), given, out)
+            production = self._language.productions[top.production]
+            if len(top.inputs) < len(production.slots):
+                frames.append(top)
+                break
+            area = top.area * top.scale
+            spent += top.steps * area
+            nodes.append((production.class_type, top.inputs))
+            available |= self._plan.gives[top.production]
+            given = (len(nodes) - 1, top.slot)
+            out = Out(*given, area, top.sampled or production.rule.steps is not None)
+            if production.need is not None:
+                for number, pool in enumerate(production.outputs):
+                    pools[self._pools[pool]] += (out._replace(slot=number),)
+        return State(
+            tuple(frames), tuple(nodes), tuple(pools), available, state.counts, state.used + 1, spent, False
+        )
+
+    def _filled(self, frame: Frame, given: Given, out: Out | None) -> Frame:
+        place = len(frame.inputs)
+        sizing = self._plan.sizings[frame.production]
+        production, slot, inputs, area, scale, steps, sampled, weight, limit, owed = frame
+        if out is not None and sizing.through == place:
+            area, sampled = out.area, out.sampled
+        elif isinstance(given, int) and place in sizing.slots:
+            kind, least, values = sizing.slots[place]
+            if kind == "area":
+                area = area / least * values[given]
+            elif kind == "scale":
+                scale = values[given]
+            else:
+                steps = values[given]
+        return Frame(production, slot, (*inputs, given), area, scale, steps, sampled, weight, limit, owed)

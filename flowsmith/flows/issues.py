@@ -1,0 +1,70 @@
+"""What can be wrong with a flow, told so that a program can act on it and a person can mend it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from flowsmith.errors import FlowsmithError
+
+# The first group carries the names that ComfyUI's server gives; it has none for the second and accepts or
+# crashes on those graphs; the third is about what a domain allows within a schema.
+IssueType = Literal[
+    "prompt_no_outputs", "missing_node_type", "required_input_missing", "bad_linked_input",
+    "return_type_mismatch", "invalid_input_type", "value_smaller_than_min", "value_bigger_than_max",
+    "value_not_in_list", "dependency_cycle",
+    "invalid_json", "invalid_graph", "invalid_node", "ui_format", "unknown_input", "literal_on_link_input",
+    "value_not_finite", "value_off_step", "bad_template",
+    "unsafe_path", "class_not_in_domain", "too_many_nodes", "value_not_in_domain", "text_not_in_domain",
+    "link_not_in_domain", "noise_left", "too_many_pixels", "too_many_pixel_steps",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FlowIssue:
+    """One thing that is wrong.
+
+    Attributes:
+        type: What kind of mistake; the server's error type where it has one.
+        node: Id of the node in the graph that was given (for a `Flow`: its place, counted from 1), or None.
+        input: Name of the input, or None.
+        given: What was found there.
+        allowed: What may stand there instead, in words.
+        message: The whole story in one sentence.
+    """
+
+    type: IssueType
+    node: str | None
+    input: str | None
+    given: object
+    allowed: str
+    message: str
+
+
+class FlowError(FlowsmithError):
+    """A flow cannot be used; ``issues`` lists all that was found."""
+
+    def __init__(self, issues: Sequence[FlowIssue], source: str = "flow") -> None:
+        self.issues = tuple(issues)
+        shown = "; ".join(f"[{issue.type}] {issue.message}" for issue in self.issues[:5])
+        more = f"; and {len(self.issues) - 5} more" if len(self.issues) > 5 else ""
+        super().__init__(f"{source} cannot be used: {shown}{more}")
+
+    def __reduce__(self) -> tuple[type["FlowError"], tuple[tuple[FlowIssue, ...]]]:
+        """Survive the way from a worker process to its parent."""
+        return type(self), (self.issues,)
+
+
+def whole(kind: IssueType, given: object, allowed: str, message: str) -> FlowIssue:
+    """Return an issue that concerns the graph as a whole."""
+    return FlowIssue(kind, None, None, given, allowed, message)
+
+
+def nearest(given: object, names: Iterable[object]) -> str:
+    """Say which allowed name was probably meant, and list the allowed ones briefly."""
+    known = [str(name) for name in names]
+    if not known:
+        return "none is listed; give the schema the names that are installed"
+    close = get_close_matches(str(given), known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}allowed: {', '.join(known[:12])}{', …' if len(known) > 12 else ''}"

@@ -1,0 +1,107 @@
+"""Random flows of a domain, put together by hand: apart from the grammar, so that each can test the other."""
+
+from random import Random
+
+from flowsmith.flows.domain import Domain
+from flowsmith.flows.flow import Flow, Link, Node, Value
+from flowsmith.flows.roles import Role
+from flowsmith.flows.schema import Schema
+from flowsmith.flows.sizes import flow_sizes
+
+_TRIES = 1000
+
+
+def random_flow(domain: Domain, schema: Schema, rng: Random) -> Flow:
+    """Return a random valid flow of a domain over the core classes.
+
+    Checkpoints, LoRAs upon any of them, texts of either role upon any text encoder, a chain of sampling
+    passes with latent upscaling between some, decoding by any VAE, image upscaling: drawn piece by piece,
+    thrown away and drawn anew if the whole breaks a bound.
+
+    Args:
+        domain: Over the core classes.
+        schema: Restricted to the domain, as `Domain.restrict` and `Codec.schema` have it.
+        rng: Source of all choices.
+
+    Raises:
+        RuntimeError: A thousand drafts in a row broke a bound.
+    """
+    for _ in range(_TRIES):
+        draft = _Draft(domain, schema, rng)
+        draft.draw()
+        sizes = flow_sizes(draft.nodes)
+        if (
+            sum(size.pixel_steps for size in sizes) > domain.max_pixel_steps
+            or sizes[-1].area > domain.max_pixels
+        ):
+            continue
+        draft.shuffle()
+        flow = Flow.from_nodes(draft.nodes, schema)
+        if not domain.issues(flow, schema):
+            return flow
+    raise RuntimeError(f"{_TRIES} random drafts in a row broke a bound of the domain; widen its bounds")
+
+
+class _Draft:
+    """A flow being put together."""
+
+    def __init__(self, domain: Domain, schema: Schema, rng: Random) -> None:
+        self.domain, self.schema, self.rng = domain, schema, rng
+        self.nodes: list[Node] = []
+
+    def draw(self) -> None:
+        rng, most = self.rng, self.domain.classes
+        loaders = [
+            self.add("CheckpointLoaderSimple") for _ in range(rng.randint(1, most["CheckpointLoaderSimple"]))
+        ]
+        models, clips = [Link(p, 0) for p in loaders], [Link(p, 1) for p in loaders]
+        for _ in range(rng.randint(0, most.get("LoraLoader", 0))):
+            place = self.add("LoraLoader", model=rng.choice(models), clip=rng.choice(clips))
+            models.append(Link(place, 0))
+            clips.append(Link(place, 1))
+        number = rng.randint(1, most["CLIPTextEncode"] - 1)
+        positives = [self.text("positive", rng.choice(clips)) for _ in range(number)]
+        number = rng.randint(1, most["CLIPTextEncode"] - number)
+        negatives = [self.text("negative", rng.choice(clips)) for _ in range(number)]
+        latent = Link(self.add("EmptyLatentImage"), 0)
+        upscales = 0
+        for index in range(rng.randint(1, most["KSampler"])):
+            while upscales < most.get("LatentUpscaleBy", 0) and rng.random() < 0.3:
+                latent = Link(self.add("LatentUpscaleBy", samples=latent), 0)
+                upscales += 1
+            fixed: dict[str, Value | Link] = {} if index else {"denoise": 1.0}
+            links = {
+                "positive": rng.choice(positives),
+                "negative": rng.choice(negatives),
+                "latent_image": latent,
+            }
+            latent = Link(self.add("KSampler", model=rng.choice(models), **links, **fixed), 0)
+        image = Link(self.add("VAEDecode", samples=latent, vae=Link(rng.choice(loaders), 2)), 0)
+        for _ in range(rng.randint(0, most.get("ImageScaleBy", 0))):
+            image = Link(self.add("ImageScaleBy", image=image), 0)
+        self.add("SaveImage", images=image)
+
+    def shuffle(self) -> None:
+        self.rng.shuffle(order := list(range(len(self.nodes))))
+        places = {old: new for new, old in enumerate(order)}
+        self.nodes = [
+            Node(
+                n.class_type,
+                tuple((k, Link(places[v.node], v.slot) if isinstance(v, Link) else v) for k, v in n.inputs),
+            )
+            for n in (self.nodes[old] for old in order)
+        ]
+
+    def text(self, role: Role, clip: Link) -> Link:
+        return Link(self.add("CLIPTextEncode", text=self.rng.choice(self.domain.texts[role]), clip=clip), 0)
+
+    def add(self, class_type: str, **given: Value | Link) -> int:
+        inputs: list[tuple[str, Value | Link]] = []
+        for spec in self.schema.nodes[class_type].flow_inputs:
+            grid = self.domain.grid(class_type, spec)
+            if spec.name in given:
+                inputs.append((spec.name, given[spec.name]))
+            elif grid:
+                inputs.append((spec.name, self.rng.choice(grid)))
+        self.nodes.append(Node(class_type, tuple(inputs)))
+        return len(self.nodes) - 1

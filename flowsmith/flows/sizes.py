@@ -1,0 +1,83 @@
+"""How many pixels flow through a node, and how many of them it samples.
+
+object_info does not say what a node does to a picture's size; this table does. Areas are nominal pixels:
+width x height x scale², without the rounding to whole latents or pixels that a renderer does (less than one
+in each direction and step).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flowsmith.flows.flow import Link, Node
+
+SIZED_TYPES = ("LATENT", "IMAGE")
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """What a node class does to the area of a latent or image.
+
+    Attributes:
+        through: The link input whose area comes out, or None for a source.
+        source: Inputs that give a source its width and height.
+        scale: Input whose square multiplies the area.
+        steps: Input that says how often the area is sampled; such a node turns an empty latent into a
+            picture.
+        denoise: Input that must have its full value where what is sampled is still empty.
+    """
+
+    through: str | None = None
+    source: tuple[str, str] | None = None
+    scale: str | None = None
+    steps: str | None = None
+    denoise: str | None = None
+
+
+SIZE_RULES: dict[str, SizeRule] = {
+    "EmptyLatentImage": SizeRule(source=("width", "height")),
+    "KSampler": SizeRule(through="latent_image", steps="steps", denoise="denoise"),
+    "LatentUpscaleBy": SizeRule(through="samples", scale="scale_by"),
+    "VAEDecode": SizeRule(through="samples"),
+    "ImageScaleBy": SizeRule(through="image", scale="scale_by"),
+    "SaveImage": SizeRule(through="images"),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a node puts out.
+
+    Attributes:
+        area: Nominal pixels; 0 for nodes without latents and images.
+        pixel_steps: Steps x pixels that the node samples itself.
+        sampled: Whether what comes out has been sampled since it was empty.
+    """
+
+    area: float = 0.0
+    pixel_steps: float = 0.0
+    sampled: bool = False
+
+
+def flow_sizes(nodes: Sequence[Node]) -> list[Size]:
+    """Return the size of what each node puts out; links must point back, as they do in a `Flow`."""
+    sizes: list[Size] = []
+    for node in nodes:
+        rule = SIZE_RULES.get(node.class_type)
+        if rule is None:
+            sizes.append(Size())
+            continue
+        through = node.get(rule.through) if rule.through else None
+        before = sizes[through.node] if isinstance(through, Link) else Size()
+        area = before.area
+        if rule.source:
+            area = _number(node, rule.source[0]) * _number(node, rule.source[1])
+        if rule.scale:
+            area *= _number(node, rule.scale) ** 2
+        steps = _number(node, rule.steps) if rule.steps else 0.0
+        sizes.append(Size(area, steps * area, before.sampled or rule.steps is not None))
+    return sizes
+
+
+def _number(node: Node, name: str) -> float:
+    value = node.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0

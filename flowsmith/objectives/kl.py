@@ -1,0 +1,29 @@
+"""Estimators of KL(policy || reference) from sampled tokens (Schulman, "Approximating KL divergence")."""
+
+from typing import Literal
+
+from torch import Tensor
+
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: KLEstimator = "k3") -> Tensor:
+    """Estimate the divergence at each token.
+
+    With d = log pi - log pi_ref: ``k1`` = d (unbiased, may be negative), ``k2`` = d^2 / 2 (biased, but its
+    gradient is not), ``k3`` = exp(-d) - 1 + d (unbiased, never negative).
+
+    Args:
+        logprobs: Of the policy, any shape.
+        reference_logprobs: Of the reference, same shape, no gradient.
+        estimator: Which.
+
+    Returns:
+        Estimates in nats, same shape.
+    """
+    difference = logprobs - reference_logprobs
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return difference.square() / 2
+    return (-difference).expm1() + difference

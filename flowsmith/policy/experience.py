@@ -1,0 +1,114 @@
+"""What one GRPO cycle learns from, cut into pieces that fit into memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowsmith.policy.logprobs import FlowBatch, score_flows
+from flowsmith.policy.model import Policy
+from flowsmith.policy.sampling import Rollout
+
+
+@dataclass
+class MicroBatch:
+    """Some sequences of an update, laid out for one forward pass.
+
+    Attributes:
+        flows: The sequences.
+        old_logprobs: When they were sampled, B x T.
+        advantages: One a sequence, B.
+        reference_logprobs: Under the reference, B x T; None if there is none.
+    """
+
+    flows: FlowBatch
+    old_logprobs: Tensor
+    advantages: Tensor
+    reference_logprobs: Tensor | None = None
+
+
+def cut(
+    policy: Policy,
+    prompts: Sequence[str],
+    rollouts: Sequence[Rollout],
+    advantages: Tensor,
+    minibatches: int,
+    micro_batch: int,
+) -> list[list[MicroBatch]]:
+    """Cut a cycle's sequences into updates, and each update into micro-batches of similar length.
+
+    Args:
+        policy: Whose vocabulary applies.
+        prompts: One a sequence.
+        rollouts: One a sequence, groups side by side.
+        advantages: One a sequence.
+        minibatches: Optimizer steps for one pass; neighbouring groups stay together.
+        micro_batch: Sequences in one forward pass; changes memory and speed, not the gradient.
+
+    Returns:
+        Per update its micro-batches, none empty.
+    """
+    updates: list[list[MicroBatch]] = []
+    for part in torch.arange(len(rollouts)).chunk(minibatches):
+        # Sorting by length saves padding; the order within an update does not matter to its gradient.
+        order = sorted(
+            part.tolist(), key=lambda i: len(rollouts[i].prompt_ids) + len(rollouts[i].flow_tokens)
+        )
+        pieces = [order[i : i + micro_batch] for i in range(0, len(order), micro_batch)]
+        updates.append([_micro_batch(policy, prompts, rollouts, advantages, piece) for piece in pieces])
+    return updates
+
+
+def _micro_batch(
+    policy: Policy, prompts: Sequence[str], rollouts: Sequence[Rollout], advantages: Tensor, rows: list[int]
+) -> MicroBatch:
+    flows = FlowBatch.build(policy, [prompts[i] for i in rows], [rollouts[i].flow_tokens for i in rows])
+    old = torch.zeros(flows.free.shape)
+    for index, row in enumerate(rows):
+        logprobs = rollouts[row].logprobs
+        old[index, : len(logprobs)] = torch.tensor(logprobs)
+    return MicroBatch(flows.to(policy.device), old.to(policy.device), advantages[rows].to(policy.device))
+
+
+@torch.no_grad()
+def add_reference(reference: Policy, updates: list[list[MicroBatch]], temperature: float) -> None:
+    """Compute the reference's log-probabilities of every micro-batch."""
+    for update in updates:
+        for micro in update:
+            micro.reference_logprobs = score_flows(reference, micro.flows, temperature).logprobs
+
+
+def group_values(rewards: Tensor, lengths: Tensor) -> dict[str, float]:
+    """Return what is logged of all processes' groups under TRL's names.
+
+    Args:
+        rewards: Prompts x samples.
+        lengths: Tokens of every flow.
+    """
+    return {
+        "reward": rewards.mean().item(),
+        "reward_std": rewards.std(1).mean().item(),
+        "frac_reward_zero_std": (rewards.amax(1) == rewards.amin(1)).double().mean().item(),
+        "completions/min_length": lengths.min().item(),
+        "completions/max_length": lengths.max().item(),
+    }
+
+
+def rollout_metrics(
+    rollouts: Sequence[Rollout], mean: Tensor, std: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return what is known of rollouts before any update, as (sum, count) under TRL's names.
+
+    Args:
+        rollouts: All of a cycle on this process.
+        mean: Predicted, one a rollout, any shape.
+        std: Its doubt, same shape.
+    """
+    count = torch.tensor(float(len(rollouts)))
+    lengths = torch.tensor([float(len(rollout.flow_tokens)) for rollout in rollouts])
+    return {
+        "rewards/ensemble_mean": (mean.sum(), count),
+        "rewards/ensemble_std": (std.sum(), count),
+        "completions/mean_length": (lengths.sum(), count),
+    }

@@ -1,0 +1,61 @@
+"""From a command line to an exit code."""
+
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from callbacks.preemption import Stopped, StopSignals
+from flowsmith.errors import FlowsmithError
+from lightning_modules.command_line.stage_cli import AlreadyFinished, Mode, StageCLI
+
+# Expected here: run folders are meant to be resumed, and small data needs no workers.
+_EXPECTED = ("Checkpoint directory .* exists and is not empty", "The '.*' does not have many workers")
+
+
+def main(mode: Mode, arguments: Sequence[str] | None = None) -> int:
+    """Run one stage.
+
+    Args:
+        mode: What to do where neither config nor command line says it.
+        arguments: In place of the process's own.
+
+    Returns:
+        0 when done, 1 after a mistake of the input, 128 + signal after a stop. The ranks that Lightning
+        started return 0 after a stop, because it kills the whole run when one of them does not.
+    """
+    # The stage says itself what it does.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _EXPECTED:
+        warnings.filterwarnings("ignore", message=message)
+    cli: StageCLI | None = None
+    with StopSignals() as signals:
+        try:
+            cli = StageCLI(mode, signals, sys.argv[1:] if arguments is None else arguments)
+            cli.execute()
+        except AlreadyFinished as finished:
+            print(finished, flush=True)
+        except Stopped as stop:
+            return _stopped(cli, stop)
+        except FlowsmithError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return 1
+        except Exception:
+            if signals.received is None:
+                raise
+            # Most likely another rank stopped first and ended a collective under this one; shown in case it
+            # is not so.
+            traceback.print_exc()
+            return _stopped(cli, Stopped(signals.received, at_once=True))
+    return 0
+
+
+def _stopped(cli: StageCLI | None, stop: Stopped) -> int:
+    if cli is None:
+        print(f"stopped by {stop.signal.name} while starting; the same command begins again", flush=True)
+        return int(stop.code)
+    kept = "what was under way is given up" if stop.at_once else "everything is saved"
+    cli.say(f"stopped by {stop.signal.name}; {kept}; the same command goes on from there")
+    return 0 if cli.launched_by_rank_zero() else stop.code

@@ -1,0 +1,65 @@
+"""The exports that a config requires: checked, and on one process made where they are missing."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+from callbacks.preemption import Stopped, StopSignals
+from flowsmith.exports import ExportError, MissingExportError, check_export
+from lightning_modules.command_line.config_files import ROOT
+from lightning_modules.command_line.processes import started_with_others
+
+_PATIENCE = 30.0  # seconds that a child has to follow a signal before it is killed
+
+
+def provide(
+    requires: Mapping[str, str], processes: int, signals: StopSignals, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Return folder -> fingerprint of all required exports.
+
+    Args:
+        requires: Folder -> name of the config that makes it.
+        processes: How many processes this start asks for.
+        signals: Handed on to what is run.
+        say: Told what is made.
+
+    Raises:
+        ExportError: One is stale or damaged, cannot be made here, or its config failed.
+        Stopped: A signal came meanwhile.
+    """
+    found = {}
+    for folder, config in requires.items():
+        try:
+            found[folder] = check_export(folder, config)
+        except MissingExportError as error:
+            if processes > 1 or started_with_others():
+                raise MissingExportError(
+                    f"{folder}: this export is not there, and a start on several processes makes none; "
+                    f"run first, on one: python train.py --config {config}"
+                ) from error
+            say(f"requires {folder}, which is missing: running --config {config} first")
+            _run(config, signals)
+            found[folder] = check_export(folder, config)
+    return found
+
+
+def _run(config: str, signals: StopSignals) -> None:
+    child = subprocess.Popen([sys.executable, str(ROOT / "train.py"), "--config", config])
+    notice, signals.notice = signals.notice, f"waiting for {config} to stop"
+    signals.forward, signals.deferring = child.send_signal, True
+    try:
+        code = child.wait()
+    except Stopped:
+        try:
+            child.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        raise
+    finally:
+        signals.forward, signals.deferring, signals.notice = None, False, notice
+    if signals.received is not None:
+        raise Stopped(signals.received)
+    if code:
+        raise ExportError(
+            f"--config {config} failed with exit code {code}, see above; mend it, then start again"
+        )

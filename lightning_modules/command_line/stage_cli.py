@@ -1,0 +1,277 @@
+"""``LightningCLI`` with a fixed run folder, required exports and a clean stop.
+
+A start looks its config up, makes the exports that it requires, compares its settings with those that the run
+folder was started with, resumes or begins, and says in a line each what it does and what came out. ``${…}``
+is resolved after all configs and options are merged, so it follows the command line.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from omegaconf.errors import OmegaConfBaseException
+
+from callbacks.export import Export, Exportable
+from callbacks.preemption import Preemption, Stopped, StopSignals
+from flowsmith.exports import STAMP
+from flowsmith.run_folder import RunFolder, git_revision
+from flowsmith.settings import fingerprint, input_files, result_settings
+from lightning_modules.command_line.atomic_checkpoints import AtomicCheckpointIO
+from lightning_modules.command_line.config_errors import ConfigError, explain
+from lightning_modules.command_line.config_files import find_configs
+from lightning_modules.command_line.jsonl_logger import JsonlLogger
+from lightning_modules.command_line.processes import check_world_size, is_rank_zero, requested_processes
+from lightning_modules.command_line.requirements import provide
+
+Mode = Literal["fit", "validate", "test", "predict"]
+_OWNING_MODES = ("fit", "predict")  # those whose settings a run folder is about
+_CHILD_PATIENCE = 30.0  # seconds that the other ranks of this machine have to stop by themselves
+
+
+class AlreadyFinished(Exception):
+    """The run is through."""
+
+
+class Parser(LightningArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raise `ConfigError` where the parser would print its whole usage."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        known = {option.lstrip("-") for action in self._actions for option in action.option_strings}
+        raise ConfigError(explain(message, known - {"h", "c"})) from ex
+
+
+class StageCLI(LightningCLI):
+    """One stage of the suite, built; `execute` runs it.
+
+    Args:
+        mode: What to do where neither config nor command line says it.
+        signals: Where requests to stop are noted.
+        arguments: The command line without the program's name.
+
+    Raises:
+        FlowsmithError: Whatever cannot work, before anything large is loaded.
+        AlreadyFinished: The run is through.
+    """
+
+    def __init__(self, mode: Mode, signals: StopSignals, arguments: Sequence[str]) -> None:
+        self.default_mode: Mode = mode
+        self.signals = signals
+        self.arguments = list(arguments)
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,  # each start writes its own, see RunFolder
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a start says of itself."""
+        parser.add_argument("--mode", type=Mode, default=self.default_mode, help="What the trainer does.")
+        parser.add_argument(
+            "--run_name", type=str | None, default=None, help="Folder in runs/; the config's name."
+        )
+        parser.add_argument(
+            "--fresh", action="store_true", help="Delete the run of this name and start over."
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default="last",
+            help="Checkpoint to go on from: last, a path, or null.",
+        )
+        parser.add_argument(
+            "--requires", type=dict[str, str], default={}, help="Export -> config that makes it."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, bare config names looked up."""
+        arguments, configs = find_configs(self.arguments)
+        if not configs and not any(
+            word.startswith(("--model", "--help", "-h", "--print")) for word in arguments
+        ):
+            raise ConfigError("no stage is named; give its config, for example: --config grpo.yaml")
+        try:
+            self.config = parser.parse_args(arguments)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from error
+        name = self.config["run_name"] or (configs[0].stem if configs else self.config["model"]["class_path"])
+        self.run_folder = RunFolder(name)
+        self.mode: Mode = self.config["mode"]
+        # Lightning's trial run leaves nothing behind.
+        self.dry = bool(self.config["trainer"]["fast_dev_run"])
+        # A job that SLURM starts again must not delete what it did before.
+        self.fresh = self.config["fresh"] and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what cannot work, make what is missing, open the run folder; nothing large is loaded yet."""
+        self._dump_config()
+        self.processes = requested_processes(self.config["trainer"])
+        needed = provide(self.config["requires"], self.processes, self.signals, self.say)
+        self.settings = result_settings(self.config_dump, self.run_folder.path)
+        self.settings |= {f"requires.{folder}": content for folder, content in needed.items()}
+        self.inputs = {**input_files(self.settings), **needed}
+        self.start, self.exports = 0, False
+        if not self.dry:
+            self._open_run_folder()
+
+    def _open_run_folder(self) -> None:
+        folder = self.run_folder
+        if self.fresh:
+            if is_rank_zero():
+                folder.remove()
+        elif self.mode in _OWNING_MODES and folder.mode() in (None, self.mode):
+            folder.check(self.settings)
+            outcome = folder.finished()
+            if outcome and (not outcome["export"] or (folder.export / STAMP).is_file()):
+                raise AlreadyFinished(
+                    f"[{folder.path.name}] is finished: {self._told(outcome)}; "
+                    "--fresh does it again, in place of this"
+                )
+        if is_rank_zero():
+            facts = {
+                **{
+                    "arguments": self.arguments,
+                    "seed": self.config["seed_everything"],
+                    "processes": self.processes,
+                },
+                **{"python": sys.version.split()[0], "torch": torch.__version__, "git": git_revision()},
+                **{"inputs": self.inputs},
+            }
+            text = yaml.safe_dump(self.config_dump, sort_keys=False, allow_unicode=True)
+            owned = self.settings if self.mode in _OWNING_MODES else None
+            self.start = folder.start(self.mode, owned, text, facts)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer around the run folder: loggers, checkpoints, export, stopping."""
+        given, folder = self.config_init["trainer"], self.run_folder
+        callbacks: list[Callback] = _as_list(given["callbacks"])
+        if (
+            not any(isinstance(c, ModelCheckpoint) for c in callbacks)
+            and given["enable_checkpointing"] is not False
+        ):
+            callbacks.append(ModelCheckpoint(save_last=True, filename="{step}", enable_version_counter=False))
+        for callback in callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback.dirpath = callback.dirpath or str(folder.checkpoints.resolve())
+                callback.save_last = (
+                    callback.save_last and not self.dry
+                )  # Lightning would save in a trial too
+        self.exports = isinstance(self.model, Exportable) and self.mode == "fit" and not self.dry
+        if self.exports:
+            made_by = {"run": folder.path.name, "fingerprint": fingerprint(self.settings)}
+            callbacks.append(Export(folder.export, made_by, self.inputs))
+        # Lightning moves checkpoints, and with them this, behind all others.
+        callbacks.append(Preemption(self.signals, None if self.dry else folder.checkpoints / "last.ckpt"))
+        given["callbacks"] = callbacks
+        if self.dry:
+            given["logger"] = False
+        elif given["logger"] in (None, True):
+            board = TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False)
+            given["logger"] = [board, JsonlLogger(folder.path, self.start)]
+        given["plugins"] = [*_as_list(given["plugins"]), AtomicCheckpointIO()]
+        if SLURMEnvironment.detect():
+            # Its own handlers would checkpoint in the middle of a step; `Preemption` requeues.
+            given["plugins"].append(SLURMEnvironment(auto_requeue=False))
+        given["default_root_dir"] = given["default_root_dir"] or str(folder.path)
+        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        check_world_size(trainer.world_size, self.processes)
+        return trainer
+
+    def execute(self) -> None:
+        """Run the stage and write down what came out."""
+        began, checkpoint = time.monotonic(), self._checkpoint()
+        target = "a trial, writes nothing" if self.dry else f"writes to {self.run_folder.path}/"
+        where = f"{self.processes} process{'es' * (self.processes > 1)}, {target}"
+        self.say(f"{self.mode}: {type(self.model).__name__} {_begins(checkpoint)}; {where}")
+        options = (
+            {"return_predictions": False} if self.mode == "predict" else {}
+        )  # they are written as they come
+        try:
+            run = getattr(self.trainer, self.mode)
+            run(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=False, **options)
+        except BaseException as error:
+            self._end_other_ranks(error)
+            raise
+        outcome = {
+            "seconds": round(time.monotonic() - began, 1),
+            "peak_memory_gb": peak_memory(),
+            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+            "export": self.exports,
+        }
+        if self.trainer.is_global_zero and not self.dry and self.run_folder.mode() == self.mode:
+            self.run_folder.finish(outcome)
+        self.say(f"done: {self._told(outcome)}")
+
+    def say(self, text: str) -> None:
+        """Print a line of this stage, once however many processes there are."""
+        if is_rank_zero():
+            print(f"[{self.run_folder.path.name}] {text}", flush=True)
+
+    def launched_by_rank_zero(self) -> bool:
+        """Whether Lightning started this process from that of rank 0, and watches it."""
+        launcher = self.trainer.strategy.launcher
+        if not isinstance(launcher, _SubprocessScriptLauncher):
+            return False
+        return isinstance(launcher.cluster_environment, LightningEnvironment) and self.trainer.local_rank > 0
+
+    def _checkpoint(self) -> str | None:
+        asked: str | None = self.config["ckpt_path"]
+        if asked == "last":
+            # By hand: Lightning would warn at every first start. After --fresh, other ranks may still see the
+            # old one.
+            found = None if self.fresh or self.dry else self.run_folder.last_checkpoint()
+            return str(found) if found else None
+        return asked
+
+    def _told(self, outcome: dict[str, Any]) -> str:
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in list(outcome["metrics"].items())[:8])
+        export = f"; export in {self.run_folder.export}/" if outcome["export"] else ""
+        spent = f"{outcome['seconds']:.0f} s, peak memory {outcome['peak_memory_gb']:.1f} GB"
+        return f"{metrics or 'all written'}{export}; {spent}"
+
+    def _end_other_ranks(self, error: BaseException) -> None:
+        launcher = self.trainer.strategy.launcher
+        if not isinstance(launcher, _SubprocessScriptLauncher):
+            return
+        patience = _CHILD_PATIENCE if isinstance(error, Stopped) and not error.at_once else 0.0
+        for process in launcher.procs:
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _as_list(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list) else [] if given is None else [given]
+
+
+def _begins(checkpoint: str | None) -> str:
+    return f"goes on from {checkpoint}" if checkpoint else "begins"
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process or one that it waited for had in use, in GB."""
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(most * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)

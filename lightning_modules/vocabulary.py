@@ -1,0 +1,140 @@
+"""Stage 1: teach a language model the vocabulary of flows, by teacher forcing on prompt-flow pairs.
+
+Only free tokens count, each as a choice among what the grammar allows there: exactly the distribution that is
+sampled from later. What the grammar forces would teach nothing.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from datamodules.prompt_flow_pairs import PairBatch
+from flowsmith.flows import Codec, validate
+from flowsmith.objectives.schedule import linear_schedule
+from flowsmith.policy import FlowBatch, FlowScores, FlowTokenizer, Policy, generate, score_flows
+from flowsmith.policy.build import DType
+
+
+class _Vocabulary(Protocol):
+    """What this module needs of its datamodule."""
+
+    codec: Codec
+    tokenizer: FlowTokenizer
+
+
+class VocabularyModule(LightningModule):
+    """Trains a policy on pairs, and exports it.
+
+    Args:
+        budget: Longest flow, in tokens.
+        hidden: Width of a small Llama trained from nothing.
+        layers: Its depth.
+        heads: Its attention heads.
+        context: Its longest sequence, in tokens.
+        base: Folder or hub id of a causal LM to start from instead.
+        lora_rank: Rank of the adapter on ``base``; 0 trains all of it.
+        lora_alpha: Its scale, ``lora_alpha / lora_rank``.
+        dtype: Weights of ``base``.
+        learning_rate: Peak of AdamW.
+        weight_decay: Of AdamW.
+        warmup: Share of all steps in which the learning rate rises, 0..1; then it falls to 0.
+        samples: Flows sampled a prompt in the first validation batch.
+        seed: Of initial weights and validation samples.
+    """
+
+    def __init__(
+        self,
+        budget: int = 96,
+        hidden: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+        context: int = 512,
+        base: str | None = None,
+        lora_rank: int = 0,
+        lora_alpha: float = 32.0,
+        dtype: DType = "float32",
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.01,
+        warmup: float = 0.05,
+        samples: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.policy: Policy
+        self._budget = budget
+        self._small = {"hidden": hidden, "layers": layers, "heads": heads, "context": context, "seed": seed}
+        self._base = base
+        self._lora = (lora_rank, lora_alpha)
+        self._dtype: DType = dtype
+        self._learning_rate = learning_rate
+        self._weight_decay = weight_decay
+        self._warmup = warmup
+        self._samples = samples
+        self._seed = seed
+
+    def configure_model(self) -> None:
+        """Build the network; codec and tokenizer come from the datamodule."""
+        if "policy" in self._modules:
+            return
+        data = cast(_Vocabulary, cast(Any, self.trainer).datamodule)
+        if self._base is None:
+            self.policy = Policy.create(data.codec, data.tokenizer, self._budget, **self._small)
+        else:
+            rank, alpha = self._lora
+            self.policy = Policy.from_text_model(
+                data.codec, self._base, self._budget, lora_rank=rank, lora_alpha=alpha, dtype=self._dtype
+            )
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a linear rise and fall."""
+        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, self._learning_rate, weight_decay=self._weight_decay)
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(self._warmup * total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: linear_schedule(step, warmup, total)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """Return the weighted mean loss over free tokens."""
+        loss, _ = self._loss(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.prompts))
+        return loss
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Measure loss and accuracy over free tokens; sample flows for the first batch and validate them."""
+        loss, scores = self._loss(batch)
+        free = int(scores.free.sum())
+        accuracy = scores.likeliest.sum() / max(free, 1)
+        self.log_dict(
+            {"val/loss": loss, "val/accuracy": accuracy}, batch_size=free, prog_bar=True, sync_dist=True
+        )
+        if batch_idx:
+            return
+        prompts = list(dict.fromkeys(batch.prompts))
+        groups = generate(self.policy, prompts, self._samples, seed=self._seed)
+        flows = [rollout.flow for group in groups for rollout in group]
+        schema = self.policy.codec.schema
+        sampled = {
+            "val/valid": sum(not validate(flow, schema) for flow in flows) / len(flows),
+            "val/unique_flows": float(len({flow.key for flow in flows})),
+            "val/mean_length": sum(len(rollout.flow_tokens) for group in groups for rollout in group)
+            / len(flows),
+        }
+        self.log_dict(sampled, batch_size=len(flows), sync_dist=True)
+
+    def export(self, folder: Path) -> None:
+        """Write the policy, whole or not at all."""
+        self.policy.export(folder)
+
+    def _loss(self, batch: PairBatch) -> tuple[Tensor, FlowScores]:
+        scores = score_flows(self.policy, FlowBatch.build(self.policy, batch.prompts, batch.tokens))
+        weights = batch.weights.to(scores.logprobs)[:, None]
+        # Weights are 1 on average over all pairs. Dividing by those of the batch would undo them within each
+        # batch.
+        return -(scores.logprobs * weights).sum() / scores.free.sum().clamp(min=1), scores

@@ -1,0 +1,89 @@
+"""Signals: noted at any time, acted on where a run can go on from, told by the exit code."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from callbacks import preemption
+from callbacks.preemption import Stopped, StopSignals, requeue_job
+
+
+def send(signum: signal.Signals) -> None:
+    os.kill(os.getpid(), signum)
+    time.sleep(5)  # the handler runs here at the latest, and ends this
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
+def test_outside_a_batch_a_signal_stops_at_once(signum: signal.Signals, code: int) -> None:
+    before = signal.getsignal(signum)
+    with pytest.raises(Stopped) as caught, StopSignals():
+        send(signum)
+    assert (caught.value.code, caught.value.at_once) == (code, False)
+    assert signal.getsignal(signum) is before
+
+
+def test_inside_a_batch_it_is_noted_and_handed_on() -> None:
+    told: list[int] = []
+    with StopSignals() as signals:
+        signals.deferring, signals.forward = True, told.append
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # the same press by another road
+        assert signals.received == signal.SIGTERM
+    assert told == [signal.SIGTERM]
+
+
+def test_a_second_signal_gives_the_batch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preemption, "_SAME_PRESS", 0.0)
+    with StopSignals() as signals:
+        signals.deferring = True
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Stopped) as caught:
+            send(signal.SIGINT)
+    assert caught.value.at_once
+    assert caught.value.code == 138  # the first one is why
+
+
+def test_a_forked_worker_leaves_it_to_its_parent() -> None:
+    with StopSignals() as signals:
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0 if signals.received is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert signals.received is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "71"}, "requeue 71"),
+        ({"SLURM_JOB_ID": "73", "SLURM_ARRAY_JOB_ID": "71", "SLURM_ARRAY_TASK_ID": "2"}, "requeue 71_2"),
+        ({"SLURM_JOB_ID": "7; rm -rf x"}, None),
+    ],
+)
+def test_requeue_asks_slurm_for_this_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], asked: str | None
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert requeue_job() == (asked is not None)
+    written = tmp_path / "asked"
+    assert (written.read_text().strip() if written.exists() else None) == asked
+
+
+def test_requeue_without_scontrol_is_no(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "71")
+    assert not requeue_job()

@@ -1,0 +1,112 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowsmith.execution import ExecutionError, ModelFileError, ModelLibrary, ModelNameError
+from flowsmith.execution.cache import Cache, module_bytes
+
+
+def test_names_and_hashes(models: Path) -> None:
+    library = ModelLibrary(models)
+    assert library.names("checkpoints") == ["tiny_a", "tiny_b"]
+    assert "tiny.safetensors" in library.names("loras")
+    hashes = library.weight_hashes
+    assert {"checkpoints/tiny_a", "checkpoints/tiny_b", "loras/tiny.safetensors"} <= hashes.keys()
+    assert hashes["checkpoints/tiny_a"] != hashes["checkpoints/tiny_b"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../tiny_a", "tiny_a/../../x", "/etc/passwd", "C:\\x", "..\\x", "\\x", "", ".", "a\0b", "sub/../tiny_a"],
+)
+def test_names_stay_inside_their_folder(models: Path, name: str) -> None:
+    with pytest.raises(ModelNameError, match="inside that folder"):
+        ModelLibrary(models).path("checkpoints", name)
+
+
+def test_missing_name_lists_what_is_there(models: Path) -> None:
+    with pytest.raises(ModelNameError, match=r"tiny_c.*tiny_a, tiny_b"):
+        ModelLibrary(models).checkpoint("tiny_c")
+
+
+def test_checkpoint_says_what_its_latents_are(models: Path) -> None:
+    checkpoint = ModelLibrary(models).checkpoint("tiny_a")
+    latent = checkpoint.model.latent
+    assert (latent.channels, latent.factor, latent.scale, checkpoint.text.length) == (4, 4, 0.5, 32)
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(latent.out_of_model(latent.into_model(x)), x)
+    assert checkpoint.vae.decode(torch.zeros(1, 4, 8, 6)).shape == (1, 3, 32, 24)
+
+
+def test_models_in_use_are_kept_within_the_bound(models: Path) -> None:
+    roomy = ModelLibrary(models)
+    first = roomy.checkpoint("tiny_a")
+    roomy.checkpoint("tiny_b")
+    assert roomy.checkpoint("tiny_a") is first
+    size = module_bytes(first.model.unet, first.text.model, first.vae.model)
+    tight = ModelLibrary(models, max_bytes=int(size * 1.5))
+    first = tight.checkpoint("tiny_a")
+    tight.checkpoint("tiny_b")
+    assert tight.checkpoint("tiny_a") is not first
+
+
+def test_cache_forgets_what_was_used_longest_ago() -> None:
+    cache: Cache[int] = Cache(10, lambda size: size)
+    for key, size in (("a", 4), ("b", 4)):
+        cache.put(key, size)
+    cache.get("a")
+    cache.put("c", 4)
+    assert ("a" in cache, "b" in cache, cache.bytes) == (True, False, 8)
+    cache.put("huge", 50)
+    assert (len(cache), cache.get("huge")) == (1, 50)
+    cache.put("huge", 3)
+    assert cache.bytes == 3
+
+
+def damaged(models: Path, folder: Path, file: str, damage: str) -> ModelLibrary:
+    shutil.copytree(models / "checkpoints" / "tiny_a", folder / "checkpoints" / "hurt")
+    path = folder / "checkpoints" / "hurt" / file
+    if damage == "gone":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "garbage":
+        path.write_bytes(b"\x80\x04 not a model")
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | json.loads(damage)))
+    return ModelLibrary(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("unet/diffusion_pytorch_model.safetensors", "truncated"),
+        ("vae/diffusion_pytorch_model.safetensors", "garbage"),
+        ("text_encoder/model.safetensors", "gone"),
+        ("unet/config.json", "garbage"),
+        ("unet/config.json", '{"block_out_channels": [8, 32]}'),
+        ("vae/config.json", '{"_class_name": "AutoencoderDC"}'),
+        ("tokenizer/vocab.json", "garbage"),
+        ("scheduler/scheduler_config.json", '{"prediction_type": "sample"}'),
+        ("scheduler/scheduler_config.json", '{"rescale_betas_zero_snr": true}'),
+    ],
+)
+def test_broken_parts_are_named(models: Path, tmp_path: Path, file: str, damage: str) -> None:
+    library = damaged(models, tmp_path, file, damage)
+    with pytest.raises(ModelFileError, match=f"hurt/{file.split('/')[0]}"):
+        library.checkpoint("hurt")
+    with pytest.raises(ExecutionError):  # and nothing half loaded is kept
+        library.checkpoint("hurt")
+
+
+def test_scheduler_config_sets_prediction_and_betas(models: Path, tmp_path: Path) -> None:
+    change = (
+        '{"prediction_type": "v_prediction", "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}'
+    )
+    library = damaged(models, tmp_path, "scheduler/scheduler_config.json", change)
+    model = library.checkpoint("hurt").model
+    assert model.prediction == "v_prediction"
+    assert model.table.minimum**2 == pytest.approx(0.0001 / 0.9999, rel=1e-5)

@@ -1,0 +1,105 @@
+"""Against what the real ComfyUI computed on the same weights; the last row of every graph is compared."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flowsmith.execution import ModelLibrary
+from flowsmith.execution.nodes import find_node
+from tests.tiny_world import tiny_graph
+
+Graph = dict[str, Any]
+
+RECORDED = {"ckpt_name": "tiny.safetensors", "positive": "a (red:1.3) cat", "negative": "blurry"}
+RECORDED_SAMPLER = {"seed": 7, "steps": 6, "cfg": 5.0}
+
+
+@pytest.fixture(scope="module")
+def library(recorded_models: Path) -> ModelLibrary:
+    return ModelLibrary(recorded_models)
+
+
+@pytest.fixture(scope="module")
+def outputs(parity: Path) -> dict[str, Tensor]:
+    with np.load(parity / "outputs.npz") as recorded:
+        return {name.replace("|", "/"): torch.from_numpy(recorded[name]) for name in recorded}
+
+
+def graph(**changes: Any) -> Graph:
+    return tiny_graph(**{**RECORDED, **RECORDED_SAMPLER, **changes})
+
+
+def evaluate(library: ModelLibrary, nodes: Graph, last: str, order: Sequence[str]) -> Tensor:
+    """Run nodes one by one in the given order; return the first output of the last one."""
+    values: dict[str, tuple[Any, ...]] = {}
+    with torch.inference_mode():
+        for name in order:
+            inputs = nodes[name]["inputs"]
+            row = {k: values[v[0]][v[1]] if isinstance(v, list) else v for k, v in inputs.items()}
+            values[name] = find_node(nodes[name]["class_type"]).run([row], library)[0]
+    result: Tensor = values[last][0]
+    return result
+
+
+def relative(got: Tensor, expected: Tensor) -> float:
+    assert got.shape == expected.shape
+    return float((got - expected).norm() / expected.norm())
+
+
+def test_text_encodings(library: ModelLibrary, parity: Path) -> None:
+    texts = json.loads((parity / "texts.json").read_text())
+    with torch.inference_mode():
+        encodings = library.checkpoint("tiny.safetensors").text.encode(list(texts.values()))
+    with np.load(parity / "text_encodings.npz") as recorded:
+        for name, got in zip(texts, encodings, strict=True):
+            assert relative(got, torch.from_numpy(recorded[name])[0]) < 1e-3, name
+
+
+@pytest.mark.parametrize("scheduler", ["normal", "karras", "simple"])
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+def test_sampled_latents(
+    library: ModelLibrary, outputs: dict[str, Tensor], sampler: str, scheduler: str
+) -> None:
+    got = evaluate(library, graph(sampler_name=sampler, scheduler=scheduler), "5", "12345")
+    assert relative(got, outputs[f"sampler/{sampler}/{scheduler}"]) < 1e-3
+
+
+@pytest.mark.slow
+def test_ancestral_latents_of_a_cpu_server(library: ModelLibrary, outputs: dict[str, Tensor]) -> None:
+    got = evaluate(library, graph(sampler_name="euler_ancestral", scheduler="karras"), "5", "12345")
+    assert relative(got, outputs["sampler/euler_ancestral/karras"]) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cfg1", "size96x64", "batch2"])
+def test_variants(library: ModelLibrary, outputs: dict[str, Tensor], name: str) -> None:
+    changes: dict[str, Graph] = {"cfg1": {"cfg": 1.0}, "size96x64": {"width": 96}, "batch2": {}}
+    nodes = graph(**changes[name])
+    nodes["4"]["inputs"]["batch_size"] = 2 if name == "batch2" else 1
+    assert relative(evaluate(library, nodes, "5", "12345"), outputs[f"vary/{name}"]) < 1e-3
+
+
+@pytest.mark.slow
+def test_long_prompt(library: ModelLibrary, outputs: dict[str, Tensor], parity: Path) -> None:
+    nodes = graph(positive=json.loads((parity / "texts.json").read_text())["long"])
+    assert relative(evaluate(library, nodes, "5", "12345"), outputs["vary/long_prompt"]) < 1e-3
+
+
+def test_hires_fix_and_decoding(library: ModelLibrary, outputs: dict[str, Tensor]) -> None:
+    nodes = graph()
+    nodes["up"] = {
+        "class_type": "LatentUpscaleBy",
+        "inputs": {"samples": ["5", 0], "upscale_method": "bislerp", "scale_by": 1.5},
+    }
+    second = {**nodes["5"]["inputs"], "seed": 9, "denoise": 0.5, "latent_image": ["up", 0]}
+    nodes["second"] = {"class_type": "KSampler", "inputs": second}
+    got = evaluate(library, nodes, "second", ["1", "2", "3", "4", "5", "up", "second"])
+    assert relative(got, outputs["hires_fix/bislerp1.5_denoise0.5"]) < 1e-3
+    decoded = evaluate(library, nodes, "6", "123456").movedim(1, -1)
+    assert relative(decoded, outputs["vae_decode"]) < 1e-3

@@ -1,0 +1,93 @@
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowsmith.execution import ExecutionError
+from flowsmith.execution.sigmas import SCHEDULERS, NoiseTable, sampling_sigmas
+
+TABLE = NoiseTable.from_betas()
+
+# Recorded from ComfyUI 0.33.0.
+GOLDEN = {
+    ("normal", 4, 1.0): [14.614640, 2.918307, 0.932358, 0.029167, 0.0],
+    ("karras", 4, 1.0): [14.614643, 3.168605, 0.446919, 0.029167, 0.0],
+    ("simple", 4, 1.0): [14.614641, 4.081729, 1.612886, 0.693205, 0.0],
+    ("normal", 1, 1.0): [14.614640, 0.0],
+    ("simple", 1, 1.0): [14.614641, 0.0],
+    ("normal", 8, 0.6): [2.148592, 1.615580, 1.228068, 0.932358, 0.695150, 0.493552, 0.305776, 0.029167, 0.0],
+}
+
+
+@pytest.mark.parametrize(("scheduler", "steps", "denoise"), GOLDEN)
+def test_golden_sigmas(scheduler: str, steps: int, denoise: float) -> None:
+    got = sampling_sigmas(TABLE, scheduler, steps, denoise)
+    assert got == pytest.approx(GOLDEN[scheduler, steps, denoise], rel=1e-6, abs=1e-6)
+
+
+def test_all_recorded_sigmas(parity: Path) -> None:
+    recorded = json.loads((parity / "sigmas.json").read_text())
+    assert [TABLE.minimum, TABLE.maximum] == pytest.approx(recorded.pop("table_sigma_min_max"), rel=1e-6)
+    compared = 0
+    for name, sigmas in recorded.pop("per_sampler_set_steps").items():
+        sampler, scheduler, steps, denoise = name.split("/")
+        if sampler in ("euler", "dpmpp_2m"):
+            share = float(denoise.removeprefix("denoise="))
+            assert sampling_sigmas(TABLE, scheduler, int(steps), share) == pytest.approx(
+                sigmas, rel=1e-5, abs=1e-6
+            )
+            compared += 1
+    for name, sigmas in recorded.items():
+        scheduler, steps = name.split("/")
+        if scheduler in SCHEDULERS:
+            assert sampling_sigmas(TABLE, scheduler, int(steps)) == pytest.approx(sigmas, rel=1e-5, abs=1e-6)
+            compared += 1
+    assert compared == 6 + 15
+
+
+@given(
+    st.sampled_from(sorted(SCHEDULERS)),
+    st.integers(1, 60),
+    st.floats(0.05, 1.0),
+)
+def test_schedules_descend_to_zero_in_the_asked_number_of_steps(
+    scheduler: str, steps: int, denoise: float
+) -> None:
+    sigmas = sampling_sigmas(TABLE, scheduler, steps, denoise)
+    assert len(sigmas) == steps + 1
+    assert sigmas[-1] == 0
+    repeated = scheduler == "simple" and steps / denoise > 1000  # the table has no more entries
+    assert all(high > low or (repeated and high == low) for high, low in pairwise(sigmas))
+    assert sigmas[0] <= TABLE.maximum * (1 + 1e-5)
+
+
+@given(st.integers(0, 999), st.floats(-0.49, 0.49))
+def test_timestep_is_the_nearest_in_log_sigma(timestep: int, part: float) -> None:
+    assert TABLE.timestep(TABLE.sigma(timestep)) == timestep
+    between = min(max(timestep + part, 0.0), 999.0)
+    assert TABLE.timestep(TABLE.sigma(between)) == timestep  # interpolation is linear in log sigma
+
+
+def test_timestep_beyond_the_table_is_its_end() -> None:
+    assert TABLE.timestep(1e-4) == 0
+    assert TABLE.timestep(1e4) == 999
+
+
+def test_first_entry_by_hand() -> None:
+    # One step: a = 1 - beta_0, sigma^2 = beta_0 / (1 - beta_0).
+    assert TABLE.minimum**2 == pytest.approx(0.00085 / (1 - 0.00085), rel=1e-6)
+    assert torch.equal(TABLE.log_sigmas, TABLE.log_sigmas.sort().values)
+
+
+@pytest.mark.parametrize(("scheduler", "steps"), [("normal", 0), ("sgm_uniform", 4)])
+def test_refusals_name_what_was_set(scheduler: str, steps: int) -> None:
+    with pytest.raises(ExecutionError, match=r"steps=0|sgm_uniform"):
+        sampling_sigmas(TABLE, scheduler, steps)
+
+
+def test_no_denoising_is_no_steps() -> None:
+    assert sampling_sigmas(TABLE, "normal", 20, 0.0) == []

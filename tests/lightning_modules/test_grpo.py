@@ -1,0 +1,264 @@
+"""The GRPO stage: learns, resumes bit for bit, and has one gradient on any number of processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from flowsmith.candidates import CandidateBatch
+from flowsmith.objectives.errors import ObjectiveError
+from flowsmith.policy import Policy, derived_seed, generate, load_pair
+from flowsmith.prompts import read_prompts
+from lightning_modules.grpo import GRPOModule
+from tests.lightning_modules.grpo_world import (
+    ConstantReward,
+    Recorder,
+    StepsReward,
+    data,
+    module,
+    trainer,
+    write_world,
+)
+from tests.policy.world import BUDGET, small_codec, write_text_model
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def parameters(grpo: GRPOModule) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in grpo.policy.named_parameters()}
+
+
+def test_first_cycle_logs_what_can_be_computed_by_hand(world: Path, tmp_path: Path) -> None:
+    recorder, grpo = Recorder(), module(world, doubt_penalty=2.0, seed=5)
+    trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 1))
+    logged = recorder.cycles[0]
+
+    batch = next(iter(data_of(world)))
+    policy = Policy.load(world / "vocabulary")
+    groups = generate(
+        policy, [p.text for p in batch], 4, seed=derived_seed(5, "cycle", 0), sample_ids=[p.id for p in batch]
+    )
+    rollouts = [rollout for group in groups for rollout in group]
+    mean = StepsReward().predict([], [r.flow for r in rollouts])[0].view(4, 4)
+    rewards = mean - 2.0 * 0.25
+    lengths = [len(r.flow_tokens) for r in rollouts]
+    expected = {
+        "reward": rewards.mean().item(),
+        "reward_std": rewards.std(1).mean().item(),
+        "frac_reward_zero_std": sum(len(set(row)) == 1 for row in rewards.tolist()) / 4,
+        "rewards/ensemble_mean": mean.mean().item(),
+        "rewards/ensemble_std": 0.25,
+        "completions/mean_length": sum(lengths) / 16,
+        "completions/min_length": min(lengths),
+        "completions/max_length": max(lengths),
+        "unique_flows": len({r.flow.key for r in rollouts}),
+        "optimizer_step": 1,
+        "samples_seen": 16,
+        "ratio_mean": 1.0,
+        "clip_ratio/region_mean": 0.0,
+    }
+    assert {name: logged[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+    assert logged["kl"] == pytest.approx(0, abs=1e-9)
+    # Entropy of the choices themselves is at most the logarithm of the largest set of choices.
+    assert 0 < logged["entropy"] < torch.tensor(float(small_codec().size)).log()
+
+
+def data_of(world: Path) -> Any:
+    prompts = data(world, 1)
+    prompts.setup()
+    return prompts.train_dataloader()
+
+
+def test_reward_rises(world: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    grpo = module(world, samples=8, learning_rate=1e-2, warmup_steps=0, beta=0.0)
+    trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 25))
+    rewards = [cycle["reward"] for cycle in recorder.cycles]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:3]) / 3 + 0.3
+
+
+def test_kl_holds_the_policy_back(world: Path, tmp_path: Path) -> None:
+    ends = []
+    for beta in (0.001, 5.0):
+        recorder = Recorder()
+        grpo = module(world, learning_rate=1e-2, warmup_steps=0, beta=beta)
+        trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 10))
+        ends.append(recorder.cycles[-1]["kl"])
+    assert ends[1] < ends[0] / 3
+
+
+def test_equal_rewards_move_nothing(world: Path, tmp_path: Path) -> None:
+    recorder, grpo = Recorder(), module(world, reward_function=ConstantReward(), beta=0.0, epochs=2)
+    trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 2))
+    before = dict(Policy.load(world / "vocabulary").named_parameters())
+    assert all(torch.equal(p, before[name]) for name, p in parameters(grpo).items())
+    assert recorder.cycles[-1]["grad_norm"] == 0
+    assert recorder.cycles[-1]["frac_reward_zero_std"] == 1
+
+
+def test_micro_batches_do_not_change_the_gradient(world: Path, tmp_path: Path) -> None:
+    gradients = []
+    for size in (16, 3):
+        recorder = Recorder()
+        grpo = module(world, double=True, micro_batch=size, max_grad_norm=1e9)
+        trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 1))
+        gradients.append(recorder.gradients[0])
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-9, rtol=0)
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(Callback):
+    """Ends the run as a crash would, after so many batches and before anything else is written."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.batches -= 1
+        if self.batches < 0:
+            raise Killed
+
+
+@pytest.mark.parametrize(("cycles", "epochs", "killed_after"), [(4, 1, 2), (2, 2, 3), (2, 2, 2)])
+def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(
+    world: Path, tmp_path: Path, cycles: int, epochs: int, killed_after: int
+) -> None:
+    def run(
+        folder: Path, *callbacks: Callback, resume: bool = False
+    ) -> tuple[GRPOModule, dict[str, Any], Recorder]:
+        recorder = Recorder()
+        grpo = module(world, epochs=2, minibatches=2, learning_rate=1e-2)
+        checkpoint = ModelCheckpoint(
+            folder, save_last=True, every_n_train_steps=1, save_top_k=-1, filename="{step}"
+        )
+        t = trainer(
+            folder, callbacks=[recorder, checkpoint, *callbacks], enable_checkpointing=True, max_epochs=epochs
+        )
+        path = str(folder / "last.ckpt") if resume else None
+        try:
+            t.fit(grpo, data(world, cycles), ckpt_path=path, weights_only=False)
+        except Killed:
+            return grpo, {}, recorder
+        return grpo, t.optimizers[0].state_dict(), recorder
+
+    whole, whole_optimizer, told = run(tmp_path / "whole")
+    run(tmp_path / "parts", Kill(killed_after))
+    parts, parts_optimizer, told_again = run(tmp_path / "parts", resume=True)
+
+    assert whole.cycle == parts.cycle == cycles * epochs
+    assert len(told_again.cycles) == cycles * epochs - killed_after
+    assert all(torch.equal(p, parameters(parts)[name]) for name, p in parameters(whole).items())
+    assert whole_optimizer["param_groups"] == parts_optimizer["param_groups"]
+    for state, other in zip(
+        whole_optimizer["state"].values(), parts_optimizer["state"].values(), strict=True
+    ):
+        assert all(torch.equal(state[key], other[key]) for key in state)
+    for mine, other in zip(told.cycles[killed_after:], told_again.cycles, strict=True):
+        timed = {name for name in mine if name.startswith("time/") or name == "step_time"}
+        assert {k: mine[k] for k in mine.keys() - timed} == {k: other[k] for k in other.keys() - timed}
+
+
+def test_a_checkpoint_holds_only_what_trains(world: Path, tmp_path: Path) -> None:
+    grpo = module(world)
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
+    trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 1))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert set(saved["state_dict"]) == {f"policy.{name}" for name, _ in grpo.policy.named_parameters()}
+    assert saved["cycle"] == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> None:
+    grpo = module(world)
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
+    trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 1))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    saved["state_dict"].popitem()
+    torch.save(saved, tmp_path / "less.ckpt")
+    with pytest.raises(ObjectiveError, match=r"1 of .* trained tensors"):
+        trainer(tmp_path).fit(
+            module(world), data(world, 2), ckpt_path=str(tmp_path / "less.ckpt"), weights_only=False
+        )
+
+
+def test_two_processes_have_the_gradient_of_one(world: Path, tmp_path: Path) -> None:
+    """Two real gloo processes, two cycles of two updates: fp64 gradients, then metrics."""
+    results = []
+    for processes in (1, 2):
+        file = str(tmp_path / f"{processes}.pt")
+        grpo = module(
+            world, double=True, micro_batch=3, epochs=2, max_grad_norm=1e9, beta=0.1, learning_rate=1e-3
+        )
+        strategy: dict[str, Any] = (
+            {"devices": 2, "strategy": "ddp_spawn"} if processes == 2 else {"devices": 1}
+        )
+        t = trainer(tmp_path, callbacks=[Recorder(file)], use_distributed_sampler=True, **strategy)
+        t.fit(grpo, data(world, 2))
+        results.append(torch.load(file, weights_only=False))
+    one, two = results
+    assert len(one["gradients"]) == len(two["gradients"]) == 4
+    torch.testing.assert_close(two["gradients"], one["gradients"], atol=1e-9, rtol=0)
+    for mine, other in zip(one["cycles"], two["cycles"], strict=True):
+        timed = {name for name in mine if name.startswith("time/") or name == "step_time"}
+        assert {k: other[k] for k in other.keys() - timed} == pytest.approx(
+            {k: mine[k] for k in mine.keys() - timed}, abs=1e-6
+        )
+
+
+def test_validation_hands_on_prompts_for_callbacks_to_fill(world: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    prompts = data(world, 1, validation_prompts=3, validation_batch=2)
+    trainer(tmp_path, callbacks=[recorder], limit_val_batches=1.0).fit(module(world), prompts)
+    assert all(isinstance(output, CandidateBatch) and output.candidates == [] for output in recorder.outputs)
+    expected = read_prompts(world / "prompts.jsonl", "validation")
+    assert [p for output in recorder.outputs for p in output.prompts] == expected
+
+
+def test_export_holds_policy_and_reference(world: Path, tmp_path: Path) -> None:
+    grpo = module(world)
+    trainer(tmp_path).fit(grpo, data(world, 2))
+    grpo.export(tmp_path / "export")
+    policy, reference = load_pair(tmp_path / "export" / "policy", tmp_path / "export" / "reference")
+    original = dict(Policy.load(world / "vocabulary").named_parameters())
+    assert all(torch.equal(p, original[name]) for name, p in reference.named_parameters())
+    trained = parameters(grpo)
+    assert all(torch.equal(p, trained[name]) for name, p in policy.named_parameters())
+    assert not all(torch.equal(p, original[name]) for name, p in policy.named_parameters())
+
+
+def test_lora_trains_its_second_adapter_only(world: Path, tmp_path: Path) -> None:
+    base = str(write_text_model(tmp_path / "base"))
+    Policy.from_text_model(small_codec(), base, BUDGET, lora_rank=4).export(tmp_path / "vocabulary")
+    grpo = module(world, vocabulary=str(tmp_path / "vocabulary"), learning_rate=1e-2, beta=0.1)
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
+    trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 2))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    assert saved
+    assert all(".policy." in name and "lora_" in name for name in saved)
+    before = dict(Policy.load(tmp_path / "vocabulary").named_parameters())
+    after = dict(grpo.reference.named_parameters())
+    assert all(torch.equal(p, after[name]) for name, p in before.items())
+    moved = [
+        not torch.equal(p, after[n.replace(".policy.", ".vocabulary.")])
+        for n, p in after.items()
+        if ".policy." in n
+    ]
+    assert sum(moved) > len(moved) / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"samples": 1}, "use 2"), ({"epochs": 0}, "at least 1"), ({"beta": 0.1, "kl": "k1"}, "k3")],
+)
+def test_settings_that_cannot_work(world: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ObjectiveError, match=message):
+        module(world, **settings)

@@ -1,0 +1,99 @@
+"""Small stages that stand in for the real ones where only the command line is under test."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+
+class LineModule(LightningModule):
+    """Fits y = weight * x; every step and its data is written to a log, one for each rank.
+
+    ``STAND_IN_STOP="train 4 SIGTERM 0"`` in the environment sends that signal to rank 0 during step 4 of
+    training; a fifth word sends it twice.
+
+    Args:
+        lr: Learning rate.
+        kind: A choice, for the error that names choices.
+        log: Where each step is told.
+        source: An input file, or the folder of an export.
+    """
+
+    def __init__(
+        self,
+        lr: float = 0.1,
+        kind: Literal["plain", "fancy"] = "plain",
+        log: str = "steps.jsonl",
+        source: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.lr, self.log_file = lr, Path(log)
+
+    def _tell(self, stage: str, step: int, batch: Tensor) -> None:
+        stop = os.environ.get("STAND_IN_STOP", "").split()
+        if stop[:2] == [stage, str(step)] and stop[3] == str(self.global_rank):
+            os.kill(os.getpid(), getattr(signal, stop[2]))
+            if len(stop) > 4:
+                time.sleep(0.3)
+                os.kill(os.getpid(), getattr(signal, stop[2]))
+        with self.log_file.with_suffix(f".{self.global_rank}.jsonl").open("a") as stream:
+            stream.write(json.dumps({"stage": stage, "step": step, "x": batch.tolist()}) + "\n")
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self._tell("train", self.global_step, batch)
+        loss = ((self.weight * batch - 2 * batch) ** 2).mean()
+        self.log("loss", loss.detach())
+        return loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self._tell("validation", batch_idx, batch)
+        self.log("error", (self.weight.detach() - 2).abs(), sync_dist=True)
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> None:
+        self._tell("predict", batch_idx, batch)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+
+class ExportingModule(LineModule):
+    """The same, with something to hand over."""
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "weight.json").write_text(json.dumps({"weight": self.weight.item()}))
+
+
+class LineData(LightningDataModule):
+    """Numbers 1, 2, 3, … in order.
+
+    Args:
+        batches: Batches of training.
+        batch_size: Numbers a batch.
+        validation_batches: Batches of validation.
+    """
+
+    def __init__(self, batches: int = 6, batch_size: int = 2, validation_batches: int = 3) -> None:
+        super().__init__()
+        self.batches, self.batch_size, self.validation_batches = batches, batch_size, validation_batches
+
+    def _loader(self, batches: int) -> DataLoader[Any]:
+        numbers = torch.arange(1, 1 + batches * self.batch_size) / 10
+        return DataLoader(numbers, batch_size=self.batch_size)  # type: ignore[arg-type]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.batches)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.validation_batches)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.batches)
