@@ -20,13 +20,25 @@ class CandidateCallback(Callback):
         raise NotImplementedError
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *rest: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        *rest: int,
     ) -> None:
         """Fill what ``validation_step`` returned."""
         self.fill(pl_module, self._checked(outputs))
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *rest: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        *rest: int,
     ) -> None:
         """Fill what ``predict_step`` returned."""
         self.fill(pl_module, self._checked(outputs))
@@ -34,8 +46,8 @@ class CandidateCallback(Callback):
     def _checked(self, outputs: Any) -> CandidateBatch:
         if not isinstance(outputs, CandidateBatch):
             raise CallbackOrderError(
-                f"{type(self).__name__} was given a {type(outputs).__name__}: it fills the CandidateBatch of GRPOModule "
-                "and DesignModule; remove it from this stage's callbacks"
+                f"{type(self).__name__} was given a {type(outputs).__name__}: it fills the CandidateBatch of "
+                "GRPOModule and DesignModule; remove it from this stage's callbacks"
             )
         return outputs
 

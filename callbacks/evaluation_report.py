@@ -46,7 +46,9 @@ class EvaluationReport(CandidateCallback):
         folder = Path(trainer.default_root_dir)
         codec = Codec(Schema.core(), Domain.from_yaml(self._domain))
         known = {k.flow.structural_key for k in known_flows(self._scored_flows, self._domain)}
-        results = evaluation_results(read_scored_flows(folder / "export" / "scored_flows.parquet"), codec, known)
+        results = evaluation_results(
+            read_scored_flows(folder / "export" / "scored_flows.parquet"), codec, known
+        )
         module: Any = pl_module
         results |= {"samples_per_prompt": module.samples, "seed": module.seed, "git_revision": git_revision()}
         with atomic_write(folder / "results.json") as temporary:
@@ -55,7 +57,10 @@ class EvaluationReport(CandidateCallback):
             with atomic_write(folder / "samples.png") as temporary:
                 contact_sheet(self._shown).savefig(temporary, format="png")
         print(evaluation_table(results), flush=True)
-        print(f"{folder / 'results.json'}: {results['prompts']} prompts, {module.samples} samples each", flush=True)
+        print(
+            f"{folder / 'results.json'}: {results['prompts']} prompts, {module.samples} samples each",
+            flush=True,
+        )
 
 
 def contact_sheet(shown: dict[str, list[Candidate]]) -> Figure:

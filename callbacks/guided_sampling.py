@@ -20,9 +20,19 @@ class GuidedSampling(CandidateCallback):
     """
 
     def __init__(
-        self, weights: Sequence[float] = (0.0, 1.0, 1.5, 2.0), samples: int = 1, temperature: float = 1.0, seed: int = 0
+        self,
+        weights: Sequence[float] = (0.0, 1.0, 1.5, 2.0),
+        samples: int = 1,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> None:
-        if not weights or len(set(weights)) < len(weights) or min(weights) < 0 or samples < 1 or temperature <= 0:
+        if (
+            not weights
+            or len(set(weights)) < len(weights)
+            or min(weights) < 0
+            or samples < 1
+            or temperature <= 0
+        ):
             raise CallbackOrderError(
                 f"weights={list(weights)}, samples={samples}, temperature={temperature}: "
                 "use different weights >= 0, at least 1 sample, temperature > 0"
@@ -41,7 +51,7 @@ class GuidedSampling(CandidateCallback):
                 "GuidedSampling needs a policy and its reference, and this module has none: "
                 "set model.policy to GRPO's export, or remove the callback"
             )
-        finished = getattr(holder, "finished", frozenset())
+        finished: frozenset[str] = getattr(holder, "finished", frozenset())
         for weight in self.weights:
             designer = GuidedDesigner(policy, reference, weight, self._temperature)
             proposed = designer.propose(batch.prompts, self.samples, self._seed)

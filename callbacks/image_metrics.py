@@ -63,7 +63,10 @@ class ImageMetrics(CandidateCallback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log means over all processes, as sums and counts."""
-        means = {f"val/{name}/{designer}": total / count for (name, designer), (total, count) in self.totals().items()}
+        means = {
+            f"val/{name}/{designer}": total / count
+            for (name, designer), (total, count) in self.totals().items()
+        }
         pl_module.log_dict(means, rank_zero_only=True)
 
     def totals(self) -> dict[tuple[str, str], tuple[float, float]]:

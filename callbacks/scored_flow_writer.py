@@ -39,12 +39,17 @@ class ScoredFlowWriter(CandidateCallback):
         """Find out what an earlier start of this run has finished."""
         found = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, FlowExecution)]
         if not found:
-            raise CallbackOrderError("ScoredFlowWriter needs the renderer's version: list FlowExecution before it")
+            raise CallbackOrderError(
+                "ScoredFlowWriter needs the renderer's version: list FlowExecution before it"
+            )
         self._execution = found[0]
         folder = self.folder(trainer) / "rows"
         self._writer = ShardWriter(folder, name=f"process{trainer.global_rank}", rows=1_000_000)
         if self._writer.finished:
-            versions = {tuple(row.values()) for row in read_scored_flows(folder).select(["renderer", "weights"]).to_pylist()}
+            versions = {
+                tuple(row.values())
+                for row in read_scored_flows(folder).select(["renderer", "weights"]).to_pylist()
+            }
             if versions != {self._versions()}:
                 raise MixedVersionsError(
                     f"{folder}: its rows are of renderer and weights {versions}, this run renders with "
@@ -62,9 +67,13 @@ class ScoredFlowWriter(CandidateCallback):
             return
         require_images(self, batch.candidates)
         if self._writer is None:
-            raise CallbackOrderError("ScoredFlowWriter works in predict only; remove it from this stage's callbacks")
+            raise CallbackOrderError(
+                "ScoredFlowWriter works in predict only; remove it from this stage's callbacks"
+            )
         renderer, weights = self._versions()
-        self._writer.add(ScoredFlow.from_candidate(c, renderer=renderer, weights=weights) for c in batch.candidates)
+        self._writer.add(
+            ScoredFlow.from_candidate(c, renderer=renderer, weights=weights) for c in batch.candidates
+        )
         self._writer.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -35,7 +35,9 @@ class DesignPrompts(LightningDataModule):
                 if not self._per_task or taken[prompt.task] <= self._per_task:
                     self.prompts.append(prompt)
         if not self.prompts:
-            raise PromptError(f"path={self._path}, splits={self._splits}: no prompt is left; name a split it has")
+            raise PromptError(
+                f"path={self._path}, splits={self._splits}: no prompt is left; name a split it has"
+            )
 
     def predict_dataloader(self) -> DataLoader[list[Prompt]]:
         """This process's share, in batches of lists."""

@@ -185,7 +185,9 @@ class ScoredFlowsData(LightningDataModule):
         for index, key in enumerate(keys):
             if key not in flows:
                 flows[key] = Flow.from_template(table["flow"][index].as_py(), self.codec.schema)
-                self.codec.encode(flows[key])  # a flow outside of the domain is told here, not in the middle of an epoch
+                self.codec.encode(
+                    flows[key]
+                )  # a flow outside of the domain is told here, not in the middle of an epoch
         return flows
 
     def train_dataloader(self) -> DataLoader[ScoredBatch]:

@@ -45,7 +45,9 @@ def read_prompts(path: Path | str, split: Split | None = None) -> list[Prompt]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"prompts={path}: cannot be read ({error}); name a UTF-8 .jsonl file of prompts") from error
+        raise PromptError(
+            f"prompts={path}: cannot be read ({error}); name a UTF-8 .jsonl file of prompts"
+        ) from error
     prompts: dict[str, Prompt] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -53,9 +55,13 @@ def read_prompts(path: Path | str, split: Split | None = None) -> list[Prompt]:
         try:
             prompt = Prompt(**json.loads(line))
         except (TypeError, ValueError) as error:
-            raise PromptError(f"{path}:{number}: not a prompt ({error}); give id, text, split, task, facts") from error
+            raise PromptError(
+                f"{path}:{number}: not a prompt ({error}); give id, text, split, task, facts"
+            ) from error
         if prompt.split not in get_args(Split):
-            raise PromptError(f"{path}:{number}: split={prompt.split!r}; use one of {', '.join(get_args(Split))}")
+            raise PromptError(
+                f"{path}:{number}: split={prompt.split!r}; use one of {', '.join(get_args(Split))}"
+            )
         if prompt.id in prompts:
             raise PromptError(f"{path}:{number}: id={prompt.id!r} stands twice; give every prompt its own")
         prompts[prompt.id] = prompt

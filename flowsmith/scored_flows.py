@@ -26,7 +26,10 @@ JUDGE_PREFIX = "judge_"
 
 SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string(), nullable=False) for name in ("sample_id", "prompt_id", "prompt", "split")),
+        *(
+            pa.field(name, pa.string(), nullable=False)
+            for name in ("sample_id", "prompt_id", "prompt", "split")
+        ),
         *(pa.field(name, pa.string(), nullable=False) for name in ("task", "designer", "flow", "flow_key")),
         pa.field("base_flow", pa.string(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
@@ -120,7 +123,10 @@ class ScoredFlow:
         Raises:
             ScoredFlowsError: A judge or the score is not finite, or a row that says it is ok has an error.
         """
-        for name, value in [*self.judges.items(), *([("score", self.score)] if self.score is not None else [])]:
+        for name, value in [
+            *self.judges.items(),
+            *([("score", self.score)] if self.score is not None else []),
+        ]:
             if not math.isfinite(value):
                 raise ScoredFlowsError(
                     f"sample_id={self.sample_id!r}: {name}={value}; a sample without a finite value has "
@@ -176,7 +182,9 @@ def read_scored_flows(path: Path | str, split: Split | None = None) -> pa.Table:
     path = Path(path)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        raise ScoredFlowsError(f"scored flows={path}: no parquet file is there; run `evaluate.py --config collect.yaml`")
+        raise ScoredFlowsError(
+            f"scored flows={path}: no parquet file is there; run `evaluate.py --config collect.yaml`"
+        )
     table = merge_scored_flows([_read_file(file) for file in files], source=str(path))
     return table if split is None else table.filter(pc.equal(table["split"], split))
 
@@ -215,7 +223,9 @@ def replace_scores(table: pa.Table, scores: Sequence[float]) -> pa.Table:
     """Return the table with new scores for its rendered rows, in their order; failed rows have none."""
     values: Iterator[float] = iter(scores)
     column = [float(next(values)) if status == "ok" else None for status in table["status"].to_pylist()]
-    return table.set_column(table.column_names.index("score"), SCHEMA.field("score"), pa.array(column, pa.float32()))
+    return table.set_column(
+        table.column_names.index("score"), SCHEMA.field("score"), pa.array(column, pa.float32())
+    )
 
 
 def _read_file(path: Path) -> pa.Table:
@@ -225,7 +235,9 @@ def _read_file(path: Path) -> pa.Table:
             table = pq.read_table(stream, page_checksum_verification=True)
             names = table.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ScoredFlowsError(f"{path}: no readable parquet file ({error}); delete it and collect again") from error
+        raise ScoredFlowsError(
+            f"{path}: no readable parquet file ({error}); delete it and collect again"
+        ) from error
     for column in SCHEMA:
         if column.name not in names or table.schema.field(column.name).type != column.type:
             raise ScoredFlowsError(

@@ -43,7 +43,9 @@ class DesignModule(LightningModule):
         super().__init__()
         names = [designer.name for designer in designers or []]
         if len(set(names)) < len(names):
-            raise DesignerError(f"designers={names}: rows are told apart by these names; give each designer its own")
+            raise DesignerError(
+                f"designers={names}: rows are told apart by these names; give each designer its own"
+            )
         if samples < 1:
             raise DesignerError(f"samples={samples}: nothing would be proposed; use at least 1")
         self.designers = designers or []

@@ -40,7 +40,7 @@ class RewardEnsembleModule(LightningModule):
     """Trains an ensemble of surrogates, calibrates its doubt on held-out rows, and exports it.
 
     Logged, all scores being in standard deviations of the training scores: ``train/loss``, ``train/regression``,
-    ``train/ranking`` (means over members); after each validation what `flowsmith.rewards.assessment.assess` lists, under
+    ``train/ranking`` (means over members); after each validation what `flowsmith.rewards.assessment` lists, under
     ``val/``, and ``val/std_scale``, the factor from disagreement to doubt.
 
     Args:
@@ -98,16 +98,22 @@ class RewardEnsembleModule(LightningModule):
         if "ensemble" in self._modules:
             return
         data = cast(_ScoredFlows, cast(Any, self.trainer).datamodule)
-        self.ensemble = RewardEnsemble.create(data.codec, data.captions, members=self._members, **self._network)
+        self.ensemble = RewardEnsemble.create(
+            data.codec, data.captions, members=self._members, **self._network
+        )
         self.ensemble.target_mean.fill_(data.target_mean)
         self.ensemble.target_std.fill_(data.target_std)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a linear rise and fall."""
-        optimizer = torch.optim.AdamW(self.ensemble.parameters(), self._learning_rate, weight_decay=self._weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.ensemble.parameters(), self._learning_rate, weight_decay=self._weight_decay
+        )
         total = int(self.trainer.estimated_stepping_batches)
         warmup = round(self._warmup * total)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_schedule(step, warmup, total))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: linear_schedule(step, warmup, total)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 
 from flowsmith.files import atomic_write
 from flowsmith.prompts import Split, write_prompts
+from miniature.scenes import Style
 
 HERE = Path(__file__).parent
 PROMPTS: dict[Split, int] = {"train": 160, "validation": 20, "test": 25}  # of each of the six tasks
@@ -44,9 +45,12 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
     def styles(checkpoint: Path, adapter: Path | None) -> dict[str, float]:
         before = gates.style_losses(base, seed=seed)
         after = gates.style_losses(checkpoint, seed=seed, lora=adapter)
-        own = "pencil" if adapter is None else "poster"
-        other = "poster" if adapter is None else "pencil"
-        return {"gain on own style": 1 - after[own] / before[own], "loss elsewhere": after[other] / before[other] - 1}
+        own: Style = "pencil" if adapter is None else "poster"
+        other: Style = "poster" if adapter is None else "pencil"
+        return {
+            "gain on own style": 1 - after[own] / before[own],
+            "loss elsewhere": after[other] / before[other] - 1,
+        }
 
     return [
         Step(
@@ -72,13 +76,17 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
         ),
         Step(
             "mini_pencil",
-            lambda: diffusion.fine_tune(tuned, base=base, style="pencil", seed=seed, steps=300, scratch=scratch),
+            lambda: diffusion.fine_tune(
+                tuned, base=base, style="pencil", seed=seed, steps=300, scratch=scratch
+            ),
             lambda: styles(tuned, None),
             {"gain on own style": 0.0, "loss elsewhere": 0.0},
         ),
         Step(
             "mini_poster",
-            lambda: diffusion.train_lora(lora, base=base, style="poster", seed=seed, steps=300, scratch=scratch),
+            lambda: diffusion.train_lora(
+                lora, base=base, style="poster", seed=seed, steps=300, scratch=scratch
+            ),
             lambda: styles(base, lora),
             {"gain on own style": 0.0, "loss elsewhere": 0.0},
         ),
@@ -88,7 +96,9 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
 
 def main() -> int:
     """Run the steps that have not passed; return 1 if a gate was missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=HERE / "weights", help="where the weights go")
     parser.add_argument("--scratch", type=Path, default=Path("runs/miniature"), help="checkpoints and gates")
     parser.add_argument("--seed", type=int, default=0)

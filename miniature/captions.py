@@ -30,14 +30,17 @@ _SETTING = {
     "dusk": ("at dusk", "in the dusk", "in grey dusk"),
     "night": ("at night", "in the night", "on a dark night"),
 }
-_STYLE_BEFORE = {"poster": ("a poster of", "poster of"), "pencil": ("a pencil drawing of", "pencil sketch of")}
+_STYLE_BEFORE = {
+    "poster": ("a poster of", "poster of"),
+    "pencil": ("a pencil drawing of", "pencil sketch of"),
+}
 _STYLE_AFTER = {"poster": ("poster", "poster style"), "pencil": ("pencil drawing", "pencil")}
 _MIRROR = {"right": "left", "below": "above"}
 
 
 @dataclass(frozen=True)
 class Told:
-    """A caption with the facts it states: ``{"groups": [{shape, color, count}], relation, setting, style}``, null = unsaid."""
+    """A caption with its facts: ``{"groups": [{shape, color, count}], relation, setting, style}``, null = unsaid."""
 
     text: str
     facts: dict[str, Any]
@@ -87,7 +90,9 @@ def tell(
     elif style:
         parts.append(str(rng.choice(_STYLE_AFTER[scene.style])))
     facts = {
-        "groups": [{"shape": g.shape, "color": g.color if colors else None, "count": g.count} for g in groups],
+        "groups": [
+            {"shape": g.shape, "color": g.color if colors else None, "count": g.count} for g in groups
+        ],
         "relation": place,
         "setting": scene.setting if setting else None,
         "style": scene.style if style else None,

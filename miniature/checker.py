@@ -50,12 +50,13 @@ def find_objects(image: NDArray[np.uint8]) -> list[Found]:
     return [f for _, f in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _segments(image: NDArray[np.float32]) -> Iterator[tuple[Color, tuple[slice, slice], NDArray[np.bool_]]]:
+def _segments(image: NDArray[np.float32]) -> Iterator[tuple[Color, tuple[slice, ...], NDArray[np.bool_]]]:
     """Yield the connected areas of one colour: colour, window in the picture, mask in the window."""
     height, width, _ = image.shape
     smooth = ndimage.gaussian_filter(image, (_BLUR * height, _BLUR * width, 0))
     chroma = smooth.max(-1) - smooth.min(-1)
     nearest = _hue_index(smooth)
+    color: Color
     for index, color in enumerate(COLORS):
         labels, _ = ndimage.label((chroma > _MIN_CHROMA) & (nearest == index))
         for label, window in enumerate(ndimage.find_objects(labels), 1):
@@ -89,7 +90,9 @@ def _fits(found: Found, group: Mapping[str, Any]) -> bool:
 
 def _stands(a: Found, b: Found, relation: str) -> bool:
     dx, dy = a.x - b.x, a.y - b.y
-    return {"left": dx < -_MARGIN, "right": dx > _MARGIN, "above": dy < -_MARGIN, "below": dy > _MARGIN}[relation]
+    return {"left": dx < -_MARGIN, "right": dx > _MARGIN, "above": dy < -_MARGIN, "below": dy > _MARGIN}[
+        relation
+    ]
 
 
 def _hue_index(image: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -98,7 +101,7 @@ def _hue_index(image: NDArray[np.float32]) -> NDArray[np.intp]:
     palette -= palette.mean(-1, keepdims=True)
     palette /= np.linalg.norm(palette, axis=-1, keepdims=True)
     tint = image - image.mean(-1, keepdims=True)
-    return np.argmax(tint @ palette.T, axis=-1)
+    return np.asarray(np.argmax(tint @ palette.T, axis=-1), np.intp)
 
 
 def _most_like(mask: NDArray[np.bool_]) -> tuple[Shape, float]:
@@ -117,7 +120,9 @@ def _fit_window(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     height, width = mask.shape
     scale = _MASK / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)) > 127
+    small = (
+        np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)) > 127
+    )
     window = np.zeros((_MASK, _MASK), bool)
     top, left = (_MASK - size[1]) // 2, (_MASK - size[0]) // 2
     window[top : top + size[1], left : left + size[0]] = small

@@ -30,4 +30,4 @@ def degrade(
         grey = pixels.mean(-1, keepdims=True)
         flat = 128 + 0.55 * (grey + 0.3 * (pixels - grey) - 128)
         pixels = pixels + strength * (flat - pixels)
-    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(pixels + 0.5, 0, 255), np.uint8)

@@ -33,7 +33,12 @@ _EMPTY = 0.1  # share of captions left empty
 _FAULTY = 1 / 6
 _GAMMA = 5.0
 _RANK = 8
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ def make_pool(vae_folder: Path, *, seed: int, number: int = _POOL, style: Style 
     """Render scenes, some with a fault, and encode them."""
     rng = np.random.default_rng(seed + 1)
     vae = AutoencoderKL.from_pretrained(vae_folder).float().eval()
-    scenes, faults, latents = [], [], []
+    scenes: list[Scene] = []
+    faults: list[str] = []
+    latents: list[Tensor] = []
     while len(scenes) < number:
         pictures: list[NDArray[np.uint8]] = []
         while len(pictures) < 50:
@@ -92,7 +99,16 @@ def train_base(out: Path, *, vae: Path, tokenizer: Path, seed: int, steps: int, 
     unet, encoder = new_unet(), new_text_encoder(words)
     pool = make_pool(vae, seed=seed)
     loss = denoising_loss(unet, encoder, words, pool, batch=32)
-    fit("base", {"unet": unet, "text": encoder}, loss, steps=steps, lr=2e-3, scratch=scratch, ema=0.998, warmup=200)
+    fit(
+        "base",
+        {"unet": unet, "text": encoder},
+        loss,
+        steps=steps,
+        lr=2e-3,
+        scratch=scratch,
+        ema=0.998,
+        warmup=200,
+    )
     _save_pipeline(out, unet, encoder, words, AutoencoderKL.from_pretrained(vae))
 
 
@@ -112,7 +128,10 @@ def train_lora(out: Path, *, base: Path, style: Style, seed: int, steps: int, sc
     pool = make_pool(base / "vae", seed=seed + 200, number=4000, style=style)
     torch.manual_seed(seed)
     targets = {
-        "unet": (unet, ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]),
+        "unet": (
+            unet,
+            ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"],
+        ),
         "text_encoder": (encoder, ["q_proj", "k_proj", "v_proj", "out_proj"]),
     }
     for model, names in targets.values():
@@ -142,12 +161,15 @@ def denoising_loss(
         rng = np.random.default_rng((step, 7))
         picked = rng.integers(len(pool.scenes), size=batch)
         texts = [_caption(pool.scenes[i], pool.faults[i], rng) for i in picked]
-        ids = tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+        ids = tokenizer(
+            texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+        )
         latents = pool.latents[torch.from_numpy(picked)].float().contiguous(memory_format=torch.channels_last)
         noise, time = torch.randn_like(latents), torch.randint(len(alphas), (batch,))
         noisy = schedule.add_noise(latents, noise, time)
         output = unet(noisy, time, encoder_hidden_states=encoder(ids.input_ids)[0]).sample
-        return (weights[time] * ((output - noise) ** 2).mean((1, 2, 3))).mean()
+        total: Tensor = (weights[time] * ((output - noise) ** 2).mean((1, 2, 3))).mean()
+        return total
 
     return loss
 

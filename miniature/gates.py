@@ -17,7 +17,9 @@ DOMAIN = Path(__file__).parent / "domain.yaml"
 DEFAULT_FLOW = Path(__file__).parent / "flows" / "default.json"
 
 
-def checker_rates(models: Path, *, seed: int, per_task: int = 25, flow: Path = DEFAULT_FLOW) -> dict[str, float]:
+def checker_rates(
+    models: Path, *, seed: int, per_task: int = 25, flow: Path = DEFAULT_FLOW
+) -> dict[str, float]:
     """Render validation prompts of the six tasks with one flow; return the share of right pictures per task."""
     rng = np.random.default_rng(seed + 20_000)
     prompts = [sample_prompt(task, i, "validation", rng) for task in TASKS for i in range(per_task)]
@@ -33,7 +35,9 @@ def checker_rates(models: Path, *, seed: int, per_task: int = 25, flow: Path = D
     return {"overall": sum(rates.values()) / len(rates), **rates}
 
 
-def style_losses(checkpoint: Path, *, seed: int, lora: Path | None = None, batches: int = 24) -> dict[Style, float]:
+def style_losses(
+    checkpoint: Path, *, seed: int, lora: Path | None = None, batches: int = 24
+) -> dict[Style, float]:
     """Return the denoising loss per style on fresh scenes; equal seeds give equal noise, so differences are paired."""
     unet, encoder, tokenizer, _ = load_checkpoint(checkpoint, lora)
     losses: dict[Style, float] = {}

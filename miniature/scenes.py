@@ -78,7 +78,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> NDArray[np.uint
     objects = [(g.shape, g.color) for g in scene.groups for _ in range(g.count)]
     for (shape, color), (x, y, radius) in zip(objects, place(scene, rng), strict=True):
         draw_object(canvas, shape, color, scene.style, (x, y, radius), rng)
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(canvas + 0.5, 0, 255), np.uint8)
 
 
 def draw_object(
@@ -109,7 +109,9 @@ def draw_object(
         paint[tint] = 0.5 * full + 0.5 * 235
     else:  # a dark rim is what makes it a poster
         rim = Image.new("L", window, 0)
-        ImageDraw.Draw(rim).line([*corners, corners[0], corners[1]], fill=1, width=max(1, side // 64), joint="curve")
+        ImageDraw.Draw(rim).line(
+            [*corners, corners[0], corners[1]], fill=1, width=max(1, side // 64), joint="curve"
+        )
         edge = np.asarray(rim) > 0
         mask = Image.fromarray(np.asarray(mask) | np.asarray(rim))
         paint[edge] = (20, 20, 24)
@@ -134,7 +136,9 @@ def place(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float, fl
     while True:
         centres = rng.uniform(low, high, (total, 2))
         apart = all(
-            np.hypot(*(centres[i] - centres[j])) > 2.45 * radius + 0.05 for i in range(total) for j in range(i)
+            np.hypot(*(centres[i] - centres[j])) > 2.45 * radius + 0.05
+            for i in range(total)
+            for j in range(i)
         )
         gaps = [
             sign * (centres[j, axis] - centres[i, axis])

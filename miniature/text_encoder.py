@@ -25,14 +25,26 @@ def make_tokenizer(out: Path, seed: int = 0, captions: int = 4000) -> None:
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
-        vocab_size=2048, min_frequency=20, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=2048,
+        min_frequency=20,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     # CLIP's order: every byte, every byte at a word's end, the merges, the two control tokens.
-    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *dict.fromkeys(a + b for a, b in merges), _START, _END]
+    tokens = [
+        *alphabet,
+        *(c + "</w>" for c in alphabet),
+        *dict.fromkeys(a + b for a, b in merges),
+        _START,
+        _END,
+    ]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False))
+    (out / "vocab.json").write_text(
+        json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False)
+    )
     (out / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     config = {
         "tokenizer_class": "CLIPTokenizer",

@@ -77,7 +77,7 @@ def fit(
         torch.manual_seed(step)
         value = loss(step)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if ema:

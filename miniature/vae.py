@@ -50,13 +50,16 @@ def train_vae(out: Path, *, seed: int, steps: int, scratch: Path) -> None:
     vae, pool = new_vae(), image_pool(_POOL, seed)
 
     def loss(step: int) -> Tensor:
-        whole = step % 8 == 7  # full pictures now and then, for what crops never show: borders and long gradients
+        whole = (
+            step % 8 == 7
+        )  # full pictures now and then, for what crops never show: borders and long gradients
         images = _batch(pool, 8 if whole else 32, SIZE if whole else _CROP)
         posterior = vae.encode(images).latent_dist
         output = vae.decode(posterior.sample()).sample
         weight = 1 + 2 * (images.amax(1, keepdim=True) - images.amin(1, keepdim=True))
         error = output - images
-        return (weight * (error.abs() + error**2)).mean() + 1e-6 * posterior.kl().mean()
+        total: Tensor = (weight * (error.abs() + error**2)).mean() + 1e-6 * posterior.kl().mean()
+        return total
 
     fit("vae", {"vae": vae}, loss, steps=steps, lr=2.5e-3, scratch=scratch, ema=0.995)
     with torch.inference_mode():

@@ -70,7 +70,13 @@ def test_from_candidate_gives_back_the_flow() -> None:
     row = ScoredFlow.from_candidate(candidate, renderer="r", weights="w")
     assert Flow.from_template(row.flow, codec().schema) == flow
     assert (row.prompt_id, row.prompt, row.split, row.task) == ("p", "a star", "validation", "counting")
-    assert (row.flow_key, row.base_flow, row.seed, row.status, row.judges) == (flow.key, "b", 7, "ok", {"clip": 1.0})
+    assert (row.flow_key, row.base_flow, row.seed, row.status, row.judges) == (
+        flow.key,
+        "b",
+        7,
+        "ok",
+        {"clip": 1.0},
+    )
     candidate.error = "broken"
     failed = ScoredFlow.from_candidate(candidate, renderer="r", weights="w")
     assert (failed.status, failed.error, failed.judges, failed.score) == ("failed", "broken", {}, None)
@@ -180,7 +186,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         where.write_bytes(b"PAR1 half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.pq, "write_table", half)
+    monkeypatch.setattr("pyarrow.parquet.write_table", half)
     with pytest.raises(OSError, match="disk full"):
         write(path, FAILED)
     assert path.read_bytes() == before
@@ -189,10 +195,15 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_restarted_writer_goes_on(tmp_path: Path) -> None:
     rows = [replace(ROW, sample_id=f"s{i}") for i in range(5)]
-    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path, "rank0", rows=2) as writer:
-        writer.add([*rows[:3], replace(FAILED, sample_id="bad")])
-        writer.add(rows[3:4])
-        raise KeyboardInterrupt  # what was rendered is not lost
+
+    def stopped() -> None:
+        with ShardWriter(tmp_path, "rank0", rows=2) as writer:
+            writer.add([*rows[:3], replace(FAILED, sample_id="bad")])
+            writer.add(rows[3:4])
+            raise KeyboardInterrupt  # what was rendered is not lost
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"rank0-0000{i}.parquet" for i in range(3)]
 
     again = ShardWriter(tmp_path, "rank0", rows=2)

@@ -53,8 +53,12 @@ def shrunken_means(groups: Sequence[Sequence[float]]) -> list[float]:
     counts = np.array([len(g) for g in groups])
     grand = float(np.concatenate([np.asarray(g, float) for g in groups]).mean())
     freedom = max(1, int((counts - 1).sum()))
-    within = sum(float(((np.asarray(g) - m) ** 2).sum()) for g, m in zip(groups, means, strict=True)) / freedom
-    between = max(0.0, float(means.var(ddof=1)) - within * float((1 / counts).mean())) if len(groups) > 1 else 0.0
+    within = (
+        sum(float(((np.asarray(g) - m) ** 2).sum()) for g, m in zip(groups, means, strict=True)) / freedom
+    )
+    between = (
+        max(0.0, float(means.var(ddof=1)) - within * float((1 / counts).mean())) if len(groups) > 1 else 0.0
+    )
     noise = within / counts
     weight = np.divide(between, between + noise, out=np.ones_like(noise), where=(between + noise) > 0)
     return [float(v) for v in grand + weight * (means - grand)]

@@ -30,7 +30,9 @@ class CorpusDesigner:
         """(Name of the base flow, flow), hand-written ones first."""
         domain = Domain.from_yaml(self._domain)
         schema = domain.restrict(Schema.core())
-        return augment(load_corpus(self._flows, schema), domain, schema, random.Random(self._seed), self._size)
+        return augment(
+            load_corpus(self._flows, schema), domain, schema, random.Random(self._seed), self._size
+        )
 
     def propose(self, prompts: Sequence[Prompt], samples: int, seed: int) -> list[Candidate]:
         """Draw flows without replacement for each prompt."""

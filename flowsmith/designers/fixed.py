@@ -29,7 +29,9 @@ class FixedDesigner:
         try:
             text = self._path.read_text(encoding="utf-8")
         except OSError as error:
-            raise DesignerError(f"flow={self._path}: cannot be read ({error}); name a JSON file of a flow") from error
+            raise DesignerError(
+                f"flow={self._path}: cannot be read ({error}); name a JSON file of a flow"
+            ) from error
         return Flow.from_template(text, Domain.from_yaml(self._domain).restrict(Schema.core()))
 
     def propose(self, prompts: Sequence[Prompt], samples: int, seed: int) -> list[Candidate]:

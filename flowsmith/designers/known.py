@@ -39,8 +39,11 @@ def known_flows(scored_flows: Path | str, domain: Path | str) -> list[KnownFlow]
         scores[key].append(score)
         first.setdefault(key, (flow, base))
     if not first:
-        raise DesignerError(f"scored_flows={scored_flows}: no scored row of the split train; collect some first")
+        raise DesignerError(
+            f"scored_flows={scored_flows}: no scored row of the split train; collect some first"
+        )
     schema = Domain.from_yaml(domain).restrict(Schema.core())
     return [
-        KnownFlow(Flow.from_template(first[key][0], schema), first[key][1], tuple(scores[key])) for key in sorted(first)
+        KnownFlow(Flow.from_template(first[key][0], schema), first[key][1], tuple(scores[key]))
+        for key in sorted(first)
     ]

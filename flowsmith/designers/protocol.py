@@ -43,7 +43,14 @@ def stable_hash(*names: str | int) -> int:
 
 
 def candidate(
-    designer: str, prompt: Prompt, sample: int, flow: Flow, seed: int, *, base_flow: str = "", guidance: float | None = None
+    designer: str,
+    prompt: Prompt,
+    sample: int,
+    flow: Flow,
+    seed: int,
+    *,
+    base_flow: str = "",
+    guidance: float | None = None,
 ) -> Candidate:
     """Return the record of one proposed flow, its id and noise following from names and numbers alone."""
     return Candidate(

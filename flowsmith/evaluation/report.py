@@ -8,14 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from flowsmith.evaluation.statistics import Interval, Samples, mean_interval, paired_difference, win_rate
-from flowsmith.flows import Codec, Flow, Schema, validate
+from flowsmith.evaluation.statistics import Samples, mean_interval, paired_difference, win_rate
+from flowsmith.flows import Codec, Flow, validate
 from flowsmith.metrics.diversity import diversity
 from flowsmith.metrics.geneval import TASKS, geneval_accuracies
 from flowsmith.scored_flows import JUDGE_PREFIX
 
 
-def evaluation_results(table: pa.Table, codec: Codec, known: Set[str], held_out: str = "geneval") -> dict[str, Any]:
+def evaluation_results(
+    table: pa.Table, codec: Codec, known: Set[str], held_out: str = "geneval"
+) -> dict[str, Any]:
     """Return what ``results.json`` holds, but for the run's own facts (seeds, revision).
 
     Prompts are the independent unit of every interval. A sample that failed to render counts with the worst score of
@@ -33,7 +35,9 @@ def evaluation_results(table: pa.Table, codec: Codec, known: Set[str], held_out:
     rows_of: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in table.to_pylist():
         rows_of[row["designer"]].append(row)
-    worst = min((row["score"] for rows in rows_of.values() for row in rows if row["score"] is not None), default=0.0)
+    worst = min(
+        (row["score"] for rows in rows_of.values() for row in rows if row["score"] is not None), default=0.0
+    )
     scores: dict[str, Samples] = {name: _by_prompt(rows, worst) for name, rows in rows_of.items()}
     judges = [c.removeprefix(JUDGE_PREFIX) for c in table.column_names if c.startswith(JUDGE_PREFIX)]
     designers = {}
@@ -43,7 +47,9 @@ def evaluation_results(table: pa.Table, codec: Codec, known: Set[str], held_out:
         rendered = [row for row in rows if row["status"] == "ok"]
         designers[name] = {
             "score": mean_interval(scores[name]).to_json(),
-            "judges": {j: _mean([row[JUDGE_PREFIX + j] for row in rendered]) for j in judges if j != held_out},
+            "judges": {
+                j: _mean([row[JUDGE_PREFIX + j] for row in rendered]) for j in judges if j != held_out
+            },
             "geneval": _geneval(rows, held_out),
             "valid": _mean([float(not validate(flow, codec.schema)) for flow in flows]),
             "rendered": len(rendered) / len(rows),
@@ -56,23 +62,37 @@ def evaluation_results(table: pa.Table, codec: Codec, known: Set[str], held_out:
     names = list(rows_of)
     return {
         "designers": designers,
-        "win_rate": {a: {b: win_rate(scores[a], scores[b]).to_json() for b in names if b != a} for a in names},
-        "paired": {a: {b: paired_difference(scores[a], scores[b]).to_json() for b in names if b != a} for a in names},
+        "win_rate": {
+            a: {b: win_rate(scores[a], scores[b]).to_json() for b in names if b != a} for a in names
+        },
+        "paired": {
+            a: {b: paired_difference(scores[a], scores[b]).to_json() for b in names if b != a} for a in names
+        },
         "prompts": len({row["prompt_id"] for rows in rows_of.values() for row in rows}),
     }
 
 
 def evaluation_table(results: dict[str, Any]) -> str:
     """Return the results as a table for a terminal (and for Markdown), best score first."""
-    head = ["designer", "score (95 % CI)", "GenEval", "valid", "rendered", "unique", "novel", "tokens", "s/image"]
+    head = [
+        "designer",
+        "score (95 % CI)",
+        "GenEval",
+        "valid",
+        "rendered",
+        "unique",
+        "novel",
+        "tokens",
+        "s/image",
+    ]
     lines = []
     ranked = sorted(results["designers"].items(), key=lambda item: -item[1]["score"]["mean"])
     for name, r in ranked:
-        score = Interval(r["score"]["mean"], *(math.nan if e is None else e for e in r["score"]["ci95"]), 0)
+        mean, (low, high) = r["score"]["mean"], (math.nan if e is None else e for e in r["score"]["ci95"])
         lines.append(
             [
                 name,
-                f"{score.mean:+.3f} ({score.low:+.3f} to {score.high:+.3f})",
+                f"{mean:+.3f} ({low:+.3f} to {high:+.3f})",
                 "-" if r["geneval"]["overall"] is None else f"{r['geneval']['overall']:.3f}",
                 f"{100 * r['valid']:.0f} %",
                 f"{100 * r['rendered']:.0f} %",
@@ -85,7 +105,8 @@ def evaluation_table(results: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in [head, *lines]) for i in range(len(head))]
     rule = ["-" * width for width in widths]
     return "\n".join(
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in [head, rule, *lines]
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in [head, rule, *lines]
     )
 
 

@@ -45,9 +45,7 @@ class Interval:
         return {"mean": self.mean, "ci95": ends}
 
 
-def mean_interval(
-    samples: Samples, *, resamples: int = 4000, seed: int = 0
-) -> Interval:
+def mean_interval(samples: Samples, *, resamples: int = 4000, seed: int = 0) -> Interval:
     """Return the mean over prompts and its bootstrap interval.
 
     Args:
@@ -61,9 +59,7 @@ def mean_interval(
     return _bootstrap(_prompt_means(samples), resamples, seed)
 
 
-def paired_difference(
-    a: Samples, b: Samples, *, resamples: int = 4000, seed: int = 0
-) -> Interval:
+def paired_difference(a: Samples, b: Samples, *, resamples: int = 4000, seed: int = 0) -> Interval:
     """Return the mean of a - b over the same prompts, with its interval.
 
     The difference is taken within each prompt before resampling, so what prompts have in common cancels.
@@ -97,7 +93,9 @@ def win_rate(a: Samples, b: Samples, *, resamples: int = 4000, seed: int = 0) ->
 
 def _prompt_means(samples: Samples) -> dict[str, float]:
     if not samples:
-        raise StatisticsError("samples={}: there is nothing to average; give the values of at least one prompt")
+        raise StatisticsError(
+            "samples={}: there is nothing to average; give the values of at least one prompt"
+        )
     for prompt, values in samples.items():
         if len(values) == 0 or not np.isfinite(np.asarray(values, float)).all():
             raise StatisticsError(

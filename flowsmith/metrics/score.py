@@ -117,4 +117,6 @@ class Score:
             content = json.loads(Path(path).read_text(encoding="utf-8"))["judges"]
             return cls({name: JudgeScale(**scale) for name, scale in content.items()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ScoreError(f"score={path}: no readable score ({error}); name a file that `Score.save` wrote") from error
+            raise ScoreError(
+                f"score={path}: no readable score ({error}); name a file that `Score.save` wrote"
+            ) from error

@@ -9,7 +9,9 @@ from flowsmith.rewards.ranking import rank_within_prompts
 from flowsmith.rewards.splits import PARTS, Part
 
 
-def assess(scores: Tensor, truth: Tensor, prompt_ids: Sequence[str], parts: Sequence[Part]) -> dict[str, float]:
+def assess(
+    scores: Tensor, truth: Tensor, prompt_ids: Sequence[str], parts: Sequence[Part]
+) -> dict[str, float]:
     """Measure order, size and doubt, by what is new in a row.
 
     Args:

@@ -43,5 +43,7 @@ def bootstrap_weights(prompt_ids: Sequence[str], members: int, seed: int) -> Ten
     Returns:
         Float counts [members, rows]; rows of one prompt share theirs.
     """
-    drawn = {p: [poisson_one(unit_interval(seed, member, p)) for member in range(members)] for p in set(prompt_ids)}
+    drawn = {
+        p: [poisson_one(unit_interval(seed, member, p)) for member in range(members)] for p in set(prompt_ids)
+    }
     return torch.tensor([drawn[prompt] for prompt in prompt_ids], dtype=torch.float32).reshape(-1, members).T

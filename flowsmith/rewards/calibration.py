@@ -43,7 +43,9 @@ def held_out_coverage(mean: Tensor, disagreement: Tensor, truth: Tensor, prompt_
 
     Measured on the rows that fitted the factor, coverage would be right by construction. nan with one prompt.
     """
-    half = torch.tensor([unit_interval("calibration", prompt) < 0.5 for prompt in prompt_ids], device=mean.device)
+    half = torch.tensor(
+        [unit_interval("calibration", prompt) < 0.5 for prompt in prompt_ids], device=mean.device
+    )
     if half.all() or not half.any():
         return float("nan")
     covered = torch.zeros_like(mean, dtype=torch.bool)

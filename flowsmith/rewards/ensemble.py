@@ -32,7 +32,9 @@ class RewardEnsemble(nn.Module):
     def __init__(self, tokenizer: PairTokenizer, members: Sequence[Surrogate]) -> None:
         super().__init__()
         if len(members) < 2:
-            raise RewardsError(f"members={len(members)}: one member cannot disagree with itself; use 4 or more")
+            raise RewardsError(
+                f"members={len(members)}: one member cannot disagree with itself; use 4 or more"
+            )
         self.tokenizer = tokenizer
         self.members = nn.ModuleList(members)
         self.register_buffer("target_mean", torch.zeros((), dtype=torch.float64))

@@ -63,7 +63,8 @@ def load_ensemble(folder: Path, kind: type[E]) -> E:
                 "train again with `python train.py --config reward.yaml`"
             )
         members = [
-            _load_member(folder, number, tokenizer, content["prior_scale"]) for number in range(content["members"])
+            _load_member(folder, number, tokenizer, content["prior_scale"])
+            for number in range(content["members"])
         ]
         ensemble = kind(tokenizer, members)
         for name in _NUMBERS:

@@ -61,7 +61,9 @@ class PairTokenizer:
         self._flows: dict[str, list[int]] = {}
 
     @classmethod
-    def from_captions(cls, captions: Sequence[str], codec: Codec, size: int = 2000, max_tokens: int = 256) -> Self:
+    def from_captions(
+        cls, captions: Sequence[str], codec: Codec, size: int = 2000, max_tokens: int = 256
+    ) -> Self:
         """Train a byte-level BPE of at most ``size`` tokens on captions; no text is outside of it."""
         text = Tokenizer(models.BPE())
         text.normalizer = normalizers.Lowercase()

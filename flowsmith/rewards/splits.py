@@ -31,7 +31,9 @@ def held_out(names: Sequence[str], fraction: float, seed: int, what: str) -> fro
     """
     distinct = sorted(set(names), key=lambda name: unit_interval(seed, what, name))
     if not 0 <= fraction < 1:
-        raise SplitError(f"held-out share of {what}={fraction}: it is a share of them; set it from 0 to below 1")
+        raise SplitError(
+            f"held-out share of {what}={fraction}: it is a share of them; set it from 0 to below 1"
+        )
     count = math.ceil(fraction * len(distinct))
     if count and count == len(distinct):
         raise SplitError(
@@ -42,7 +44,10 @@ def held_out(names: Sequence[str], fraction: float, seed: int, what: str) -> fro
 
 
 def assign_parts(
-    prompt_ids: Sequence[str], base_flows: Sequence[str], new_prompts: frozenset[str], new_flows: frozenset[str]
+    prompt_ids: Sequence[str],
+    base_flows: Sequence[str],
+    new_prompts: frozenset[str],
+    new_flows: frozenset[str],
 ) -> list[Part]:
     """Return the part of each row."""
     names: dict[tuple[bool, bool], Part] = {

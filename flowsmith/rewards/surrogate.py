@@ -63,12 +63,19 @@ class Surrogate(nn.Module):
     """
 
     def __init__(
-        self, encoder: Any, ids: SpecialIds, vocabulary: tuple[str, ...], prior_scale: float, generator: torch.Generator
+        self,
+        encoder: Any,
+        ids: SpecialIds,
+        vocabulary: tuple[str, ...],
+        prior_scale: float,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder
-        self.head = nn.Sequential(nn.LayerNorm(3 * width), nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 1))
+        self.head = nn.Sequential(
+            nn.LayerNorm(3 * width), nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 1)
+        )
         self.prior = FlowPrior(vocabulary, generator)
         self.prior_scale = prior_scale
         self._ids = ids
@@ -81,7 +88,8 @@ class Surrogate(nn.Module):
         hidden = self.encoder(input_ids=ids, attention_mask=present.long()).last_hidden_state
         p, f = _mean(hidden, prompt), _mean(hidden, flow)
         score: Tensor = self.head(torch.cat([p, f, p * f], -1)).squeeze(-1)
-        return score + self.prior_scale * self.prior(ids - self._ids.flow, flow)
+        prior: Tensor = self.prior(ids - self._ids.flow, flow)
+        return score + self.prior_scale * prior
 
 
 def build_member(

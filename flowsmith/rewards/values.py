@@ -63,4 +63,5 @@ def ordered_table(vocabulary: Sequence[str], width: int, generator: torch.Genera
     # sqrt(3) gives positions spread evenly over [-1, 1] variance 1; a little of its own lets each value differ.
     along = torch.tensor([math.nan if p is None else math.sqrt(3) * p for p in positions])[:, None]
     deviation = torch.where(along.isnan(), own, along.nan_to_num() * direction[inputs] + 0.1 * own)
-    return (base[inputs] + deviation) / math.sqrt(2)
+    table: torch.Tensor = (base[inputs] + deviation) / math.sqrt(2)
+    return table

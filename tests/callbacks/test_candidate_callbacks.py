@@ -73,13 +73,13 @@ def execution(**options: str) -> FlowExecution:
 
 
 def predict(
-    folder: Path, callbacks: list[Callback], names: Sequence[str] = ("a", "b"), split: Split = "test"
+    folder: Path, callbacks: Sequence[Callback], names: Sequence[str] = ("a", "b"), split: Split = "test"
 ) -> DesignModule:
     write_prompts(folder / "prompts.jsonl", [replace(prompt, split=split) for prompt in PROMPTS])
     flows = some_flows(len(names))
     module = DesignModule([OneFlow(n, f) for n, f in zip(names, flows, strict=True)], samples=2)
     trainer = Trainer(
-        accelerator="cpu", logger=False, callbacks=callbacks, default_root_dir=folder, enable_progress_bar=False,
+        accelerator="cpu", logger=False, callbacks=list(callbacks), default_root_dir=folder, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
     data = DesignPrompts(str(folder / "prompts.jsonl"), [split], batch=5)
@@ -154,7 +154,9 @@ def test_the_report_compares_all_designers(tmp_path: Path, capsys: pytest.Captur
     Score({"grey": JudgeScale(100.0, 50.0)}).save(tmp_path / "score.json")
     train = tmp_path / "train"
     train.mkdir()
-    predict(train, [execution(), ImageMetrics([Grey("grey")]), ScoredFlowWriter({"grey": 1.0})], split="train")
+    predict(
+        train, [execution(), ImageMetrics([Grey("grey")]), ScoredFlowWriter({"grey": 1.0})], split="train"
+    )
     known = str(train / "export" / "scored_flows.parquet")
     metrics = ImageMetrics([Grey("grey")], score=str(tmp_path / "score.json"))
     report = EvaluationReport(known, str(DOMAIN), pictures=2)

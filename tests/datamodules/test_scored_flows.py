@@ -89,7 +89,10 @@ def test_epochs_differ_and_repeat_exactly(tmp_path: Path) -> None:
 def test_rows_of_a_prompt_stay_together_up_to_the_limit(tmp_path: Path) -> None:
     for batch in batches(data(tmp_path, prompts_per_batch=1).val_dataloader()):
         assert len(batch.prompts) >= len(set(batch.prompt_ids))
-    sizes = [len(b.prompts) for b in batches(data(tmp_path, prompts_per_batch=1, rows_per_prompt=4).train_dataloader())]
+    sizes = [
+        len(b.prompts)
+        for b in batches(data(tmp_path, prompts_per_batch=1, rows_per_prompt=4).train_dataloader())
+    ]
     assert max(sizes) <= 4
     assert sum(sizes) == sum(len(b.prompts) for b in batches(data(tmp_path).train_dataloader()))
 
@@ -115,7 +118,7 @@ def test_balance_gives_each_base_flow_the_same_total(tmp_path: Path) -> None:
 
 def test_prompts_can_be_held_out_without_a_validation_split(tmp_path: Path) -> None:
     rows = [replace(row, split="train") for row in ROWS]
-    with pytest.raises(SplitError, match="held_out_prompts to 0.1"):
+    with pytest.raises(SplitError, match=r"held_out_prompts to 0\.1"):
         data(tmp_path, rows)
     held = ScoredBatch.join(batches(data(tmp_path, rows, held_out_prompts=0.1).val_dataloader()))
     new = {p for p, part in zip(held.prompt_ids, held.parts, strict=True) if part == "unseen_prompts"}
@@ -140,7 +143,9 @@ def test_flows_outside_of_the_domain_are_told_at_the_door(tmp_path: Path) -> Non
         data(tmp_path, [odd, *ROWS[1:]])
 
 
-@pytest.mark.parametrize("settings", [{"held_out_flows": 1.0}, {"prompts_per_batch": 0}, {"held_out_prompts": -0.1}])
-def test_impossible_settings(tmp_path: Path, settings: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"held_out_flows": 1.0}, {"prompts_per_batch": 0}, {"held_out_prompts": -0.1}]
+)
+def test_impossible_settings(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(SplitError):
         data(tmp_path, **settings)

@@ -51,7 +51,9 @@ def test_a_flow_file_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 def test_best_fixed_takes_the_best_training_mean(tmp_path: Path) -> None:
-    path = _collection(tmp_path / "rows.parquet", {0: [0.0, 0.1, -0.1], 1: [1.0, 1.1, 0.9], 2: [-1.0, -0.9, -1.1]})
+    path = _collection(
+        tmp_path / "rows.parquet", {0: [0.0, 0.1, -0.1], 1: [1.0, 1.1, 0.9], 2: [-1.0, -0.9, -1.1]}
+    )
     proposed = BestFixedDesigner(path, str(DOMAIN)).propose(PROMPTS, 2, 0)
     assert {c.flow for c in proposed} == {some_flows(6)[1]}
     assert {c.base_flow for c in proposed} == {"base1"}
@@ -73,6 +75,8 @@ def test_corpus_designer_draws_other_flows_of_the_domain_by_prompt() -> None:
         assert len({flow.key for flow in flows}) == len(flows) == 10
         assert not [issue for flow in flows for issue in validate(flow, codec().schema)]
     again = CorpusDesigner(str(folder), str(DOMAIN), size=60, seed=0).propose(PROMPTS[2:3], 10, seed=3)
-    assert [(c.sample_id, c.flow) for c in again] == [(c.sample_id, c.flow) for c in proposed if c.prompt == PROMPTS[2]]
+    assert [(c.sample_id, c.flow) for c in again] == [
+        (c.sample_id, c.flow) for c in proposed if c.prompt == PROMPTS[2]
+    ]
     with pytest.raises(DesignerError, match="without replacement"):
         designer.propose(PROMPTS, 61, 0)

@@ -30,7 +30,10 @@ def test_golden_table_of_two_designers() -> None:
     assert a["score"]["mean"] == pytest.approx(3.5)
     assert b["score"]["mean"] == pytest.approx(2.5)
     # Paired: the difference is 1 for every prompt, so its interval has no width, whatever the prompts' spread.
-    assert results["paired"]["a"]["b"] == {"mean": pytest.approx(1.0), "ci95": [pytest.approx(1.0), pytest.approx(1.0)]}
+    assert results["paired"]["a"]["b"] == {
+        "mean": pytest.approx(1.0),
+        "ci95": [pytest.approx(1.0), pytest.approx(1.0)],
+    }
     assert results["win_rate"]["a"]["b"]["mean"] == 1.0
     assert results["win_rate"]["b"]["a"]["mean"] == 0.0
     assert a["geneval"] == dict.fromkeys((*TASKS, "overall"), 1.0)
@@ -48,7 +51,9 @@ def test_golden_table_of_two_designers() -> None:
 
 def test_failing_does_not_pay() -> None:
     rows = [_row("a", p, 0, 1.0, 1.0, 0) for p in range(6)]
-    rows += [_row("b", p, 0, None if p else 1.0, 1.0, 1) for p in range(6)] + [_row("c", p, 0, -2.0, 0.0, 2) for p in range(6)]
+    rows += [_row("b", p, 0, None if p else 1.0, 1.0, 1) for p in range(6)] + [
+        _row("c", p, 0, -2.0, 0.0, 2) for p in range(6)
+    ]
     results = evaluation_results(to_table(rows), codec(), set())
     b = results["designers"]["b"]
     assert b["score"]["mean"] == pytest.approx((1.0 + 5 * -2.0) / 6)

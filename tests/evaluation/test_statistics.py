@@ -117,7 +117,7 @@ def test_refuses_what_has_no_mean(samples: dict[str, list[float]]) -> None:
 
 
 def test_refuses_unpaired_prompts() -> None:
-    with pytest.raises(StatisticsError, match="2 prompts .* 'b'"):
+    with pytest.raises(StatisticsError, match=r"2 prompts .* 'b'"):
         paired_difference({"a": [1.0], "b": [1.0]}, {"a": [1.0], "c": [1.0]})
     with pytest.raises(StatisticsError, match="one side only"):
         win_rate({"a": [1.0], "b": [1.0]}, {"a": [1.0]})

@@ -257,7 +257,7 @@ def test_lora_trains_its_second_adapter_only(world: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"samples": 1}, "use 2"), ({"epochs": 0}, "at least 1"), ({"beta": 0.1, "kl": "k1"}, "k3")],
+    [({"samples": 1}, "use 2"), ({"epochs": 0}, "use 1 or more"), ({"beta": 0.1, "kl": "k1"}, "k3")],
 )
 def test_settings_that_cannot_work(world: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ObjectiveError, match=message):

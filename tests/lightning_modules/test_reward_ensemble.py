@@ -29,7 +29,9 @@ def trainer(folder: Path, **settings: Any) -> Trainer:
     return Trainer(**quiet | settings)
 
 
-def fitted(folder: Path, data: ScoredFlowsData, epochs: int = 1, **settings: Any) -> tuple[RewardEnsembleModule, Trainer]:
+def fitted(
+    folder: Path, data: ScoredFlowsData, epochs: int = 1, **settings: Any
+) -> tuple[RewardEnsembleModule, Trainer]:
     module, engine = RewardEnsembleModule(**settings), trainer(folder, max_epochs=epochs)
     engine.fit(module, datamodule=data)
     return module, engine
@@ -85,7 +87,9 @@ def test_loss_is_the_sum_over_bootstrapped_members(run: Run) -> None:
         scores = module.ensemble.member_scores(batch.prompts, batch.flows)
         for predicted, count in zip(scores, counts, strict=True):  # all rows, those of count 0 with weight 0
             weight = count * batch.weights
-            expected += float(regression_loss(predicted, target, weight) + ranking_loss(predicted, target, weight, group))
+            expected += float(
+                regression_loss(predicted, target, weight) + ranking_loss(predicted, target, weight, group)
+            )
         module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign,assignment]
         got = module.training_step(batch, 0)
     assert float(got) == pytest.approx(expected, rel=1e-4)
@@ -138,7 +142,7 @@ def test_repeated_rows_count_once(run: Run) -> None:
     data: Any = engine
     batch = next(iter(data.datamodule.val_dataloader()))
     logged: dict[str, float] = {}
-    module.log = lambda name, value, **_: logged.update({name: float(value)})  # type: ignore[method-assign,assignment]
+    module.log = lambda name, value, **_: logged.update({name: float(value)})  # type: ignore[method-assign]
     module.eval()
     with torch.no_grad():
         module.validation_step(batch, 0)

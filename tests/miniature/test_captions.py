@@ -36,7 +36,7 @@ def test_prompts_state_what_their_task_asks(task: Task) -> None:
     rng = np.random.default_rng(1)
     for split in ("train", "validation", "test"):
         for i in range(20):
-            prompt = sample_prompt(task, i, split, rng)  # type: ignore[arg-type]
+            prompt = sample_prompt(task, i, split, rng)
             groups = prompt.facts["groups"]
             assert split_of(dict(prompt.facts)) == split == prompt.split
             assert len(groups) == (2 if task in ("two_object", "position", "color_attr") else 1)

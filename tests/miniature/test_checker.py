@@ -43,9 +43,13 @@ def test_not_fooled_by_a_wrong_colour_count_or_place() -> None:
         assert not check(picture, facts | {"groups": wrong})
         if len(scene.groups) == 1:
             other = {1: 2, 2: 3, 3: 2}[scene.groups[0].count]
-            assert not check(picture, facts | {"groups": [dict(wrong[0], color=scene.groups[0].color, count=other)]})
+            assert not check(
+                picture, facts | {"groups": [dict(wrong[0], color=scene.groups[0].color, count=other)]}
+            )
         else:
-            swapped = {"left": "right", "right": "left", "above": "below", "below": "above"}[str(scene.relation)]
+            swapped = {"left": "right", "right": "left", "above": "below", "below": "above"}[
+                str(scene.relation)
+            ]
             assert not check(picture, facts | {"relation": swapped})
 
 
@@ -55,7 +59,9 @@ def test_not_fooled_by_empty_pictures_or_noise() -> None:
     blanks = [np.full((64, 64, 3), v, np.uint8) for v in (0, 128, 255)]
     red = [np.broadcast_to(np.array([228, 32, 32], np.uint8), (64, 64, 3))]
     noise = [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(100)]
-    coarse = [np.repeat(np.repeat(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), 4, 0), 4, 1) for _ in range(50)]
+    coarse = [
+        np.repeat(np.repeat(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), 4, 0), 4, 1) for _ in range(50)
+    ]
     assert not any(check(p, facts) for p in [*blanks, *red, *noise, *coarse])
 
 

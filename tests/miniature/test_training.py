@@ -19,13 +19,16 @@ def _fit(scratch: Path, stop_at: int | None = None) -> nn.Module:
         if step == stop_at:
             raise Stopped
         x = torch.randn(16, 3)  # the loop seeds by step
-        return ((layer(x) - x.sum(1, keepdim=True)) ** 2).mean()
+        error: Tensor = (layer(x) - x.sum(1, keepdim=True)) ** 2
+        return error.mean()
 
     training.fit("line", {"layer": layer}, loss, steps=40, lr=0.2, scratch=scratch, ema=0.9, warmup=5)
     return layer
 
 
-def test_a_stopped_run_ends_where_an_undisturbed_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_ends_where_an_undisturbed_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = _fit(tmp_path / "whole")
     monkeypatch.setattr(training, "_SAVE_EVERY", 0.0)
     with pytest.raises(Stopped):

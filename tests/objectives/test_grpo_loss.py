@@ -72,7 +72,7 @@ def test_first_update_has_ratio_one_and_the_policy_gradient(aggregation: Aggrega
     merits = torch.arange(6, dtype=torch.double) - 2.5
     totals = Totals.of(mask, length=5)
     loss, metrics = GRPO(aggregation=aggregation)(x, logprobs, merits, mask, totals)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert metrics["ratio_mean"][0] == metrics["ratio_mean"][1]
     assert metrics["clip_ratio/region_mean"][0] == 0
     weight = {
@@ -89,7 +89,7 @@ def test_group_without_variance_has_zero_gradient(kind: AdvantageKind) -> None:
     x = logprobs.clone().requires_grad_()
     rewards = torch.tensor([[0.1] * 3, [0.3, 0.1, 0.2]], dtype=torch.double)
     loss, _ = GRPO()(x, logprobs - 0.1, advantages(rewards, kind).flatten(), mask, Totals.of(mask))
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert x.grad is not None
     assert (x.grad[:3] == 0).all()
     assert (x.grad[3:][mask[3:]] != 0).any()
@@ -165,6 +165,6 @@ def test_a_bandit_learns_its_best_arm(kind: AdvantageKind) -> None:
         old = logprobs.detach()[arms][:, None]
         loss, _ = GRPO()(logprobs[arms][:, None], old, merits, mask, Totals.of(mask))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     assert (theta.softmax(0) * reward).sum() > 0.85

@@ -44,7 +44,7 @@ def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -
                 totals,
                 micro.reference_logprobs,
             )
-            part.backward()  # type: ignore[no-untyped-call]
+            part.backward()
             loss += part.item()
         gradients.append([p.grad.clone() for p in policy.parameters() if p.grad is not None])
         losses.append(loss)

@@ -42,12 +42,12 @@ def test_against_the_whole_model_one_sequence_at_a_time(temperature: float) -> N
 def test_gradient_against_the_whole_model() -> None:
     policy = small_policy(spread=2.0, dtype=torch.double)
     prompts, flows = sampled(policy)
-    flow_logprobs(policy, prompts, flows)[0].sum().backward()  # type: ignore[no-untyped-call]
+    flow_logprobs(policy, prompts, flows)[0].sum().backward()
     ours = [p.grad.clone() for p in policy.parameters() if p.grad is not None]
     policy.zero_grad()
     torch.stack(
         [by_hand(policy, p, t, 1.0)[0].sum() for p, t in zip(prompts, flows, strict=True)]
-    ).sum().backward()  # type: ignore[no-untyped-call]
+    ).sum().backward()
     for mine, parameter in zip(ours, policy.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter.grad, atol=1e-10, rtol=1e-9)
 

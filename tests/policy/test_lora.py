@@ -24,7 +24,7 @@ def train(
         logprobs, _, free = flow_logprobs(policy, prompts, flows)
         mean = logprobs.sum() / free.sum()
         optimizer.zero_grad()
-        (-sign * mean).backward()  # type: ignore[no-untyped-call]
+        (-sign * mean).backward()
         optimizer.step()
     return mean.item()
 

@@ -10,7 +10,7 @@ from flowsmith.rewards.splits import Part
 def test_by_hand() -> None:
     truth = torch.tensor([1.0, 2, 3, 1, 2, 3])
     scores = torch.tensor([[1.0, 2, 3, 3, 2, 1], [3.0, 2, 1, 1, 2, 3], [2.0, 4, 6, 1, 2, 3]])
-    parts: list[Part] = ["unseen_prompts"] * 3 + ["unseen_both"] * 3
+    parts: list[Part] = [*["unseen_prompts"] * 3, *["unseen_both"] * 3]  # type: ignore[list-item]
     measured = assess(scores, truth, ["a"] * 3 + ["b"] * 3, parts)
     # Means are 2, 8/3, 10/3 (right order) and 5/3, 2, 7/3 (right order).
     assert measured["spearman/unseen_prompts"] == pytest.approx(1)
@@ -18,7 +18,9 @@ def test_by_hand() -> None:
     assert measured["ensemble_gain/unseen_prompts"] == pytest.approx(1 - (1 - 1 + 1) / 3)
     assert measured["ensemble_gain/unseen_both"] == pytest.approx(1 - (-1 + 1 + 1) / 3)
     assert measured["rmse/unseen_both"] == pytest.approx(((2 / 3) ** 2 * 2 / 3) ** 0.5)
-    assert measured["disagreement/unseen_prompts"] == pytest.approx((1 + (4 / 3) ** 0.5 + (19 / 3) ** 0.5) / 3)
+    assert measured["disagreement/unseen_prompts"] == pytest.approx(
+        (1 + (4 / 3) ** 0.5 + (19 / 3) ** 0.5) / 3
+    )
     assert not any(name.endswith("unseen_flows") for name in measured)
 
 

@@ -17,7 +17,9 @@ def test_ranking_by_hand() -> None:
     predicted = torch.tensor([1.0, 0.0, 50.0])
     target = torch.tensor([2.0, 0.0, -9.0])
     loss = ranking_loss(predicted, target, torch.ones(3), torch.tensor([0, 0, 1]))
-    assert float(loss) == pytest.approx(math.log(1 + math.exp(-1)))  # the third row stands alone in its prompt
+    assert float(loss) == pytest.approx(
+        math.log(1 + math.exp(-1))
+    )  # the third row stands alone in its prompt
 
 
 def test_ranking_weighs_pairs_by_their_difference() -> None:
@@ -51,7 +53,9 @@ def test_ranking_falls_when_order_improves() -> None:
 @pytest.mark.parametrize("target", [torch.ones(3), torch.tensor([1.0])])
 def test_nothing_to_rank_is_zero_with_a_gradient(target: torch.Tensor) -> None:
     predicted = torch.zeros_like(target, requires_grad=True)
-    loss = ranking_loss(predicted, target, torch.ones_like(target), torch.zeros_like(target, dtype=torch.long))
+    loss = ranking_loss(
+        predicted, target, torch.ones_like(target), torch.zeros_like(target, dtype=torch.long)
+    )
     loss.backward()
     assert loss.item() == 0
     assert predicted.grad is not None

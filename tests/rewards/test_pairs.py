@@ -27,7 +27,9 @@ def test_layout() -> None:
     assert TOKENIZER.size == roles.flow + codec().size
 
 
-pieces = st.sampled_from([*codec().vocabulary, "[SEP]", "[CLS]", "[PAD]", "<s>", "</s>", "<|endoftext|>", "{prompt}"])
+pieces = st.sampled_from(
+    [*codec().vocabulary, "[SEP]", "[CLS]", "[PAD]", "<s>", "</s>", "<|endoftext|>", "{prompt}"]
+)
 
 
 @given(st.lists(st.one_of(pieces, st.text(max_size=8)), max_size=6).map(" ".join))
@@ -53,7 +55,10 @@ def test_long_prompt_is_cut_and_long_flow_refused() -> None:
 
 
 def test_batch_pads_at_the_right() -> None:
-    assert TOKENIZER.batch([[1, 2, 3], [4]]).tolist() == [[1, 2, 3], [4, TOKENIZER.ids.padding, TOKENIZER.ids.padding]]
+    assert TOKENIZER.batch([[1, 2, 3], [4]]).tolist() == [
+        [1, 2, 3],
+        [4, TOKENIZER.ids.padding, TOKENIZER.ids.padding],
+    ]
 
 
 def test_saved_and_loaded_encodes_the_same(tmp_path: Path) -> None:

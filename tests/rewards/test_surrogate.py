@@ -32,7 +32,7 @@ def test_prior_is_added_at_its_scale() -> None:
     network = member(prior_scale=0.0)
     plain = network(IDS)
     network.prior_scale = 2.0
-    prior = network.prior(IDS - TOKENIZER.ids.flow, IDS >= TOKENIZER.ids.flow)
+    prior = network.prior(IDS - TOKENIZER.ids.flow, TOKENIZER.ids.flow <= IDS)
     torch.testing.assert_close(network(IDS), plain + 2 * prior)
 
 
@@ -41,7 +41,9 @@ def test_prior_by_hand() -> None:
     prior.table.copy_(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
     prior.hidden.copy_(torch.eye(2))
     prior.out.copy_(torch.tensor([1.0, -1.0]))
-    got = prior(torch.tensor([[0, 1, 0, 1], [0, -7, 99, 0]]), torch.tensor([[True] * 4, [True, False, False, False]]))
+    got = prior(
+        torch.tensor([[0, 1, 0, 1], [0, -7, 99, 0]]), torch.tensor([[True] * 4, [True, False, False, False]])
+    )
     # Row 0 pools to (2, 6) / 2; row 1 to (1, 0), whatever stands under its mask.
     sine = torch.sin(torch.tensor([1.0, 3.0, 1.0, 0.0]))
     torch.testing.assert_close(got, 2**0.5 * torch.stack([sine[0] - sine[1], sine[2] - sine[3]]))
@@ -90,7 +92,9 @@ def test_every_parameter_has_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert"])
-def test_a_pretrained_folder_runs_through_the_same_code(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_pretrained_folder_runs_through_the_same_code(
+    kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     from transformers import AutoModel, BertConfig, ModernBertConfig, PreTrainedTokenizerFast
 
     from flowsmith.rewards.ensemble import RewardEnsemble
@@ -104,7 +108,10 @@ def test_a_pretrained_folder_runs_through_the_same_code(kind: str, tmp_path_fact
     if kind == "bert":
         config = BertConfig(**sizes, intermediate_size=32, max_position_embeddings=128)
     else:
-        ids = {f"{role}_token_id": tokenizer.convert_tokens_to_ids(special["sep_token"]) for role in ("bos", "eos")}
+        ids = {
+            f"{role}_token_id": tokenizer.convert_tokens_to_ids(special["sep_token"])
+            for role in ("bos", "eos")
+        }
         ids |= {"pad_token_id": tokenizer.pad_token_id, "cls_token_id": tokenizer.cls_token_id}
         config = ModernBertConfig(**sizes, intermediate_size=32, sep_token_id=tokenizer.sep_token_id, **ids)
     pretrained = AutoModel.from_config(config)
@@ -116,8 +123,8 @@ def test_a_pretrained_folder_runs_through_the_same_code(kind: str, tmp_path_fact
     assert isinstance(first, Surrogate)
     kept = first.encoder.get_input_embeddings().weight[:320]
     torch.testing.assert_close(kept, pretrained.get_input_embeddings().weight)
-    ids = ensemble.tokenizer.encode("a [SEP] star", FLOWS[0])
-    assert ids.count(ensemble.tokenizer.ids.separator) == 2  # the prompt's own "[SEP]" is text
+    pair = ensemble.tokenizer.encode("a [SEP] star", FLOWS[0])
+    assert pair.count(ensemble.tokenizer.ids.separator) == 2  # the prompt's own "[SEP]" is text
     mean, std = ensemble.predict(PROMPTS, FLOWS)
     assert torch.isfinite(mean).all()
     assert (std > 0).all()

@@ -4,7 +4,14 @@ import torch
 from flowsmith.rewards.values import ordered_table, token_value, value_positions
 from tests.rewards.world import codec
 
-TOKENS = ("KSampler", "KSampler.steps=4", "KSampler.steps=8", "KSampler.steps=30", "KSampler.name=euler", "ref:0")
+TOKENS = (
+    "KSampler",
+    "KSampler.steps=4",
+    "KSampler.steps=8",
+    "KSampler.steps=30",
+    "KSampler.name=euler",
+    "ref:0",
+)
 
 
 @pytest.mark.parametrize(
