@@ -4,10 +4,13 @@ from functools import cached_property
 from pathlib import Path
 
 from lightning import LightningModule
+from tqdm import tqdm
 
 from callbacks.candidate_callback import CallbackOrderError, CandidateCallback
 from flowsmith.candidates import CandidateBatch
 from flowsmith.execution import Executor, RenderTask
+
+_WORTH_A_BAR = 100  # tasks; fewer are over before one would read it
 
 
 class FlowExecution(CandidateCallback):
@@ -40,6 +43,12 @@ class FlowExecution(CandidateCallback):
         # Side by side, so that samples of one flow are computed together.
         order = sorted(waiting.values(), key=lambda c: (c.flow.key, c.sample_id))
         tasks = [RenderTask(c.sample_id, c.flow, c.prompt.text, c.seed) for c in order]
+        hidden = len(tasks) < _WORTH_A_BAR or module.global_rank > 0
+        bar = tqdm(
+            total=len(tasks), desc="rendering", unit="image", mininterval=5, disable=hidden, leave=False
+        )
         for result in self.executor.render(tasks):
+            bar.update()
             candidate = waiting[result.sample_id]
             candidate.image, candidate.error, candidate.seconds = result.image, result.error, result.seconds
+        bar.close()

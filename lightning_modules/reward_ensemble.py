@@ -4,6 +4,7 @@ All members see the same batches, each weighted by its own bootstrap of the prom
 does not hold are not computed for it.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -158,7 +159,8 @@ class RewardEnsembleModule(LightningModule):
         measured = assess(predicted, target, prompt_ids, parts)
         shown = "spearman/unseen_prompts"
         for name, value in measured.items():
-            self.log(f"val/{name}", value, prog_bar=name == shown)
+            if math.isfinite(value):  # nan: a part has too few rows to measure it
+                self.log(f"val/{name}", value, prog_bar=name == shown)
         self.log("val/std_scale", self.ensemble.std_scale.float())
 
     def export(self, folder: Path) -> None:

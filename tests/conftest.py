@@ -2,15 +2,12 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 # Before torch is imported: the machines that run this have two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Nothing here may reach a network, not even by accident.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pytest
 import torch
