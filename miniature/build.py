@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from flowsmith.files import atomic_write
-from flowsmith.prompts import Split, write_prompts
+from flowsmith.prompts import Prompt, Split, write_prompts
 from miniature.scenes import Style
 
 HERE = Path(__file__).parent
@@ -149,16 +149,19 @@ def _write_prompts(path: Path, seed: int) -> None:
     from miniature.captions import TASKS, sample_prompt
 
     rng = np.random.default_rng(seed + 30_000)
-    prompts, seen = [], set()
+    prompts: list[Prompt] = []
+    seen: set[str] = set()
     for split, number in PROMPTS.items():
+        drawn: dict[str, list[Prompt]] = {}
         for task in TASKS:
-            count = 0
-            while count < number:
-                prompt = sample_prompt(task, count, split, rng)
+            drawn[task] = []
+            while len(drawn[task]) < number:
+                prompt = sample_prompt(task, len(drawn[task]), split, rng)
                 if prompt.text not in seen:
                     seen.add(prompt.text)
-                    prompts.append(prompt)
-                    count += 1
+                    drawn[task].append(prompt)
+        # Tasks take turns, so that the first n prompts of a split are of all tasks.
+        prompts += [prompt for turn in zip(*drawn.values(), strict=True) for prompt in turn]
     write_prompts(path, prompts)
 
 
