@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ STAGES = sorted(CONFIGS.glob("*.yaml"))
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
 def test_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mode = "predict" if path.stem in ("collect", "evaluate") else "fit"
+    mode: Literal["fit", "predict"] = "predict" if path.stem in ("collect", "evaluate") else "fit"
     with pytest.raises(SystemExit) as stopped:
         main(mode, ["--config", str(path), "--print_config"])
     assert stopped.value.code == 0

@@ -62,7 +62,7 @@ def test_uneven_shares_of_two_processes(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # This process is the first of the two: starting Python with torch is what takes the time.
-    second = spawn(other, (port, str(tmp_path)), nprocs=1, join=False)  # type: ignore[no-untyped-call]
+    second = spawn(other, (port, str(tmp_path)), nprocs=1, join=False)
     work(0, port, str(tmp_path))
     second.join()
     alone = judged(0, 9)
