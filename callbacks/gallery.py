@@ -1,10 +1,8 @@
 """Shows validation's pictures and flows in TensorBoard."""
 
 import json
-from typing import Any
-
 from lightning import LightningModule, Trainer
-from torch import Tensor, stack
+from torch import Tensor, stack, uint8, zeros
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
@@ -42,7 +40,7 @@ class Gallery(CandidateCallback):
         writer = tensorboard_of(trainer)
         if writer is None or not self._kept:
             return
-        cells = [_cell(c) for kept in self._kept.values() for c in kept]
+        cells = [cell(c) for kept in self._kept.values() for c in kept]
         grid = make_grid(stack(cells), nrow=max(len(kept) for kept in self._kept.values()), padding=2)
         step = trainer.global_step
         writer.add_image("val/pictures", grid, step)
@@ -51,14 +49,16 @@ class Gallery(CandidateCallback):
             writer.add_text(f"val/flows/{designer}", text, step)
 
 
-def _cell(candidate: Candidate, side: int = 96) -> Tensor:
-    """Return the picture at one size; black if it failed."""
-    if candidate.image is None:
-        import torch
-
-        return torch.zeros(3, side, side, dtype=torch.uint8)
-    image: Any = interpolate(candidate.image[None].float(), size=(side, side), mode="nearest-exact")[0]
-    return image.byte()  # type: ignore[no-any-return]
+def cell(candidate: Candidate, side: int = 96) -> Tensor:
+    """Return the picture (uint8, 3 x side x side) in its own proportions on black; all black if it failed."""
+    canvas = zeros(3, side, side, dtype=uint8)
+    if candidate.image is not None:
+        height, width = candidate.image.shape[1:]
+        size = tuple(max(1, round(length * side / max(height, width))) for length in (height, width))
+        image = interpolate(candidate.image[None].float(), size=size, mode="nearest-exact")[0].byte()
+        top, left = ((side - length) // 2 for length in size)
+        canvas[:, top : top + size[0], left : left + size[1]] = image
+    return canvas
 
 
 def _text(candidate: Candidate) -> str:
