@@ -1,6 +1,7 @@
 """Shows validation's pictures and flows in TensorBoard."""
 
 import json
+
 from lightning import LightningModule, Trainer
 from torch import Tensor, stack, uint8, zeros
 from torch.nn.functional import interpolate
