@@ -24,6 +24,7 @@ REQUIREMENTS = [
     "safetensors>=0.5",  # every weight that is handed from stage to stage
     "pyarrow>=18",  # scored flows
     "numpy>=2.0",  # statistics of the evaluation
+    "scipy>=1.14",  # connected areas and filters of the checker and the faults
     "PyYAML>=6.0",  # configs and domains
     "pillow>=11",  # pictures in files
     "matplotlib>=3.9",  # reward against guidance weight
@@ -43,7 +44,6 @@ EXTRAS = {
     ],
     "bench": [
         "psutil>=6.0",  # memory of other processes
-        "scipy>=1.14",  # independent statistics to compare with
     ],
 }
 
