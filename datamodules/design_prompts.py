@@ -3,8 +3,8 @@
 from typing import Any
 
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
 
+from datamodules.prompt_batches import PromptBatches
 from flowsmith.prompts import Prompt, PromptError, Split, read_prompts
 
 
@@ -39,12 +39,10 @@ class DesignPrompts(LightningDataModule):
                 f"path={self._path}, splits={self._splits}: no prompt is left; name a split it has"
             )
 
-    def predict_dataloader(self) -> DataLoader[list[Prompt]]:
+    def predict_dataloader(self) -> PromptBatches:
         """This process's share, in batches of lists."""
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        mine = self.prompts[rank::world]
-        batches: Any = [mine[i : i + self._batch] for i in range(0, len(mine), self._batch)]
-        return DataLoader(batches, batch_size=None)
+        return PromptBatches(self.prompts[rank::world], self._batch)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Prompts are text and stay where they are."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning import LightningDataModule
 
+from datamodules.prompt_batches import PromptBatches
 from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.noise import permutation
 from flowsmith.prompts import Prompt, read_prompts
@@ -38,19 +39,6 @@ class _Cycles:
         start = data.finished_cycles()
         for cycle in range(start, (start // data.cycles + 1) * data.cycles):
             yield cycle_prompts(data.train_prompts, data.batch_prompts, data.seed, cycle)[rank::world]
-
-
-class _Batches:
-    """One rank's share of a list, in batches; nothing is repeated to make shares even."""
-
-    def __init__(self, prompts: list[Prompt], size: int) -> None:
-        self._batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[Prompt]]:
-        return iter(self._batches)
 
 
 class Prompts(LightningDataModule):
@@ -117,10 +105,10 @@ class Prompts(LightningDataModule):
         """One batch a cycle."""
         return _Cycles(self)
 
-    def val_dataloader(self) -> _Batches:
+    def val_dataloader(self) -> PromptBatches:
         """This process's share of the validation prompts."""
         rank, world = self.rank_and_world()
-        return _Batches(self._validation[rank::world], self._validation_batch)
+        return PromptBatches(self._validation[rank::world], self._validation_batch)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Prompts are text and stay where they are."""

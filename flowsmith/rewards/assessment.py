@@ -10,7 +10,7 @@ from flowsmith.rewards.splits import PARTS, Part
 
 
 def assess(
-    scores: Tensor, doubt: Tensor, truth: Tensor, prompt_ids: Sequence[str], parts: Sequence[Part]
+    scores: Tensor, truth: Tensor, prompt_ids: Sequence[str], parts: Sequence[Part]
 ) -> dict[str, float]:
     """Measure order, size and doubt, by what is new in a row.
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from flowsmith.flows import Codec, Flow
-from flowsmith.rewards.novelty import FlowNovelty
 from flowsmith.rewards.pairs import PairTokenizer, RewardsError
 from flowsmith.rewards.surrogate import SmallEncoder, Surrogate, build_member
 
@@ -19,23 +18,18 @@ class RewardEnsemble(nn.Module):
     Args:
         tokenizer: Encodes pairs; the same for all members.
         members: At least 2 surrogates.
-        novelty_scale: Doubt about a flow unlike all training flows, in standard deviations of score, before
-            calibration; 0 leaves doubt to the members' disagreement alone.
 
     Attributes:
-        novelty: Tells flows unlike the training flows; all are new to it until it is fitted.
         target_mean: Mean of the training scores; a prediction of 0 stands for it.
         target_std: Their standard deviation: the unit of predictions.
-        std_scale: Factor that calibrates doubt, fitted on held-out rows; 1 until then.
+        std_scale: Factor from disagreement to doubt, fitted on held-out rows; 1 until then.
     """
 
     target_mean: Tensor
     target_std: Tensor
     std_scale: Tensor
 
-    def __init__(
-        self, tokenizer: PairTokenizer, members: Sequence[Surrogate], novelty_scale: float = 0.5
-    ) -> None:
+    def __init__(self, tokenizer: PairTokenizer, members: Sequence[Surrogate]) -> None:
         super().__init__()
         if len(members) < 2:
             raise RewardsError(
@@ -43,8 +37,6 @@ class RewardEnsemble(nn.Module):
             )
         self.tokenizer = tokenizer
         self.members = nn.ModuleList(members)
-        self.novelty = FlowNovelty(tokenizer.codec.vocabulary)
-        self.novelty_scale = novelty_scale
         self.register_buffer("target_mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("target_std", torch.ones((), dtype=torch.float64))
         self.register_buffer("std_scale", torch.ones((), dtype=torch.float64))
@@ -57,7 +49,7 @@ class RewardEnsemble(nn.Module):
         *,
         members: int = 5,
         encoder: SmallEncoder | str = SmallEncoder(),  # noqa: B008  frozen
-        novelty_scale: float = 0.5,
+        prior_scale: float = 0.5,
         max_tokens: int = 256,
         seed: int = 0,
     ) -> Self:
@@ -68,7 +60,7 @@ class RewardEnsemble(nn.Module):
             captions: Training prompts; a small encoder's tokenizer learns from them.
             members: Number of members.
             encoder: Sizes of an encoder from scratch, or a folder or hub id of a pretrained one.
-            novelty_scale: Doubt about a flow unlike all training flows, before calibration.
+            prior_scale: Size of the members' fixed random priors, in standard deviations of score.
             max_tokens: Longest sequence.
             seed: Seed of all initial values.
         """
@@ -80,8 +72,8 @@ class RewardEnsemble(nn.Module):
             size = AutoConfig.from_pretrained(encoder).vocab_size
             tokenizer = PairTokenizer.from_pretrained(encoder, codec, size, max_tokens)
         seeds = range(1000 * seed, 1000 * seed + members)
-        built = [build_member(encoder, tokenizer, s) for s in seeds]
-        return cls(tokenizer, built, novelty_scale).train()  # pretrained encoders arrive in evaluation mode
+        built = [build_member(encoder, tokenizer, prior_scale=prior_scale, seed=s) for s in seeds]
+        return cls(tokenizer, built).train()  # pretrained encoders arrive in evaluation mode
 
     def standardise(self, scores: Tensor) -> Tensor:
         """Return scores in standard deviations around the training mean."""
@@ -117,36 +109,20 @@ class RewardEnsemble(nn.Module):
         place = {name: i for i, name in enumerate(order)}
         return torch.cat(blocks, 1)[:, [place[name] for name in names]]
 
-    @torch.no_grad()
-    def raw_doubt(self, scores: Tensor, flows: Sequence[Flow]) -> Tensor:
-        """Return doubt [n] before calibration: sqrt(disagreement^2 + (novelty_scale * novelty)^2).
-
-        Args:
-            scores: Each member's standardised scores [members, n].
-            flows: The flows, n.
-        """
-        keys = [flow.key for flow in flows]
-        distinct = dict(zip(keys, flows, strict=True))
-        novelty = self.novelty([self.tokenizer.flow_tokens(flow) for flow in distinct.values()])
-        place = {key: number for number, key in enumerate(distinct)}
-        new = novelty[[place[key] for key in keys]].to(scores)
-        return torch.hypot(scores.std(0), self.novelty_scale * new)
-
     def predict(
         self, prompts: Sequence[str], flows: Sequence[Flow], batch_size: int = 64
     ) -> tuple[Tensor, Tensor]:
         """Return mean and doubt [n] of each pair's score, in standard deviations of the training scores.
 
-        Doubt joins the members' disagreement with the flow's novelty, calibrated so that about 68 % of held-out
-        rendered scores lie within mean ± doubt; a flow unlike the training flows has more of it.
+        Doubt is the standard deviation over members times `std_scale`: about 68 % of held-out rendered scores lie
+        within mean ± doubt. A flow unlike the training data has more of it (see `flowsmith.rewards.prior`).
 
         Raises:
             RewardsError: The two sequences differ in length, or a flow is too long.
         """
         scores = self.member_scores(prompts, flows, batch_size)
-        if not prompts:
-            return scores.mean(0), scores.mean(0)
-        return scores.mean(0), self.raw_doubt(scores, flows) * self.std_scale.to(scores)
+        std = scores.std(0) if len(prompts) else scores.mean(0)
+        return scores.mean(0), std * self.std_scale.to(scores)
 
     def export(self, folder: Path | str) -> None:
         """Write the ensemble as safetensors and JSON, whole or not at all; see `flowsmith.rewards.export`."""

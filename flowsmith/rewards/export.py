@@ -29,13 +29,12 @@ def export_ensemble(ensemble: RewardEnsemble, folder: Path) -> None:
         ensemble.tokenizer.save(temporary)
         first: Surrogate = ensemble.members[0]  # type: ignore[assignment]
         first.encoder.config.save_pretrained(temporary)
-        parts = {f"member_{number}": member for number, member in enumerate(ensemble.members)}
-        for name, part in {**parts, "novelty": ensemble.novelty}.items():
-            weights = {key: value.detach().cpu().contiguous() for key, value in part.state_dict().items()}
-            save_file(weights, temporary / f"{name}.safetensors")
+        for number, member in enumerate(ensemble.members):
+            weights = {name: value.detach().cpu().contiguous() for name, value in member.state_dict().items()}
+            save_file(weights, temporary / f"member_{number}.safetensors")
         content = {
             "members": len(ensemble.members),
-            "novelty_scale": ensemble.novelty_scale,
+            "prior_scale": first.prior_scale,
             "codec": ensemble.tokenizer.codec.fingerprint,
             **{name: float(getattr(ensemble, name)) for name in _NUMBERS},
             "files": {path.name: file_hash(path) for path in sorted(temporary.iterdir())},
@@ -63,9 +62,11 @@ def load_ensemble(folder: Path, kind: type[E]) -> E:
                 f"{folder}: it was trained for codec {content['codec']}, its files hold {tokenizer.codec.fingerprint}; "
                 "train again with `python train.py --config reward.yaml`"
             )
-        members = [_load_member(folder, number, tokenizer) for number in range(content["members"])]
-        ensemble = kind(tokenizer, members, float(content["novelty_scale"]))
-        ensemble.novelty.load_state_dict(load_file(folder / "novelty.safetensors"))
+        members = [
+            _load_member(folder, number, tokenizer, content["prior_scale"])
+            for number in range(content["members"])
+        ]
+        ensemble = kind(tokenizer, members)
         for name in _NUMBERS:
             getattr(ensemble, name).fill_(content[name])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -75,11 +76,12 @@ def load_ensemble(folder: Path, kind: type[E]) -> E:
     return ensemble.eval()
 
 
-def _load_member(folder: Path, number: int, tokenizer: PairTokenizer) -> Surrogate:
+def _load_member(folder: Path, number: int, tokenizer: PairTokenizer, prior_scale: float) -> Surrogate:
     from transformers import AutoConfig, AutoModel
 
     network = AutoModel.from_config(AutoConfig.from_pretrained(folder))
     drop_pooler(network)
-    member = Surrogate(network, tokenizer.ids)
+    vocabulary = tuple(tokenizer.codec.vocabulary)
+    member = Surrogate(network, tokenizer.ids, vocabulary, prior_scale, torch.Generator())
     member.load_state_dict(load_file(folder / f"member_{number}.safetensors"))
     return member

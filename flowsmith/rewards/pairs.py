@@ -100,7 +100,10 @@ class PairTokenizer:
         Raises:
             RewardsError: The flow alone is longer than ``max_tokens``.
         """
-        tokens = [self.ids.flow + token for token in self.flow_tokens(flow)]
+        tokens = self._flows.get(flow.key)
+        if tokens is None:
+            tokens = [self.ids.flow + token for token in self.codec.encode(flow)]
+            self._flows[flow.key] = tokens
         words = self._prompts.get(prompt)
         if words is None:
             words = self._prompts[prompt] = self.text.encode(prompt, add_special_tokens=False).ids
@@ -111,13 +114,6 @@ class PairTokenizer:
                 "train the ensemble with a larger max_tokens"
             )
         return [self.ids.start, *tokens, self.ids.separator, *words[:room], self.ids.separator]
-
-    def flow_tokens(self, flow: Flow) -> list[int]:
-        """Return the codec's tokens of a flow; each flow is encoded once."""
-        tokens = self._flows.get(flow.key)
-        if tokens is None:
-            tokens = self._flows[flow.key] = self.codec.encode(flow)
-        return tokens
 
     def batch(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         """Return sequences padded at the right to the longest: ids [n, tokens]."""

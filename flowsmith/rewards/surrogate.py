@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowsmith.rewards.pairs import PairTokenizer, SpecialIds
+from flowsmith.rewards.prior import FlowPrior
 from flowsmith.rewards.values import ordered_table
 
 
@@ -48,7 +49,7 @@ def small_config(encoder: SmallEncoder, vocabulary: int, max_tokens: int) -> Any
 
 
 class Surrogate(nn.Module):
-    """Score of a pair in standard deviations: head([p, f, p * f]).
+    """Score of a pair in standard deviations: head([p, f, p * f]) + prior(flow).
 
     p and f are the means of the encoder's outputs over prompt and flow tokens. Their product hands the head the
     interaction of prompt and flow, which is all that choosing a flow for a prompt is about.
@@ -56,15 +57,27 @@ class Surrogate(nn.Module):
     Args:
         encoder: A Hugging Face encoder whose embedding covers the flow tokens.
         ids: Ids with a role.
+        vocabulary: The codec's tokens.
+        prior_scale: Size of the fixed random prior, in standard deviations of score; 0 for none.
+        generator: Source of the prior's random numbers.
     """
 
-    def __init__(self, encoder: Any, ids: SpecialIds) -> None:
+    def __init__(
+        self,
+        encoder: Any,
+        ids: SpecialIds,
+        vocabulary: tuple[str, ...],
+        prior_scale: float,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder
         self.head = nn.Sequential(
             nn.LayerNorm(3 * width), nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 1)
         )
+        self.prior = FlowPrior(vocabulary, generator)
+        self.prior_scale = prior_scale
         self._ids = ids
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -75,19 +88,24 @@ class Surrogate(nn.Module):
         hidden = self.encoder(input_ids=ids, attention_mask=present.long()).last_hidden_state
         p, f = _mean(hidden, prompt), _mean(hidden, flow)
         score: Tensor = self.head(torch.cat([p, f, p * f], -1)).squeeze(-1)
-        return score
+        prior: Tensor = self.prior(ids - self._ids.flow, flow)
+        return score + self.prior_scale * prior
 
 
-def build_member(encoder: SmallEncoder | str, tokenizer: PairTokenizer, seed: int) -> Surrogate:
+def build_member(
+    encoder: SmallEncoder | str, tokenizer: PairTokenizer, *, prior_scale: float, seed: int
+) -> Surrogate:
     """Return a new member; equal seeds give equal members, and the global random state is left alone.
 
     Args:
         encoder: Sizes of an encoder from scratch, or a folder or hub id of a pretrained one.
         tokenizer: What the pairs will be encoded with.
+        prior_scale: Size of the fixed random prior, in standard deviations of score.
         seed: Seed of every initial value.
     """
     from transformers import AutoModel
 
+    vocabulary = tuple(tokenizer.codec.vocabulary)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -98,7 +116,7 @@ def build_member(encoder: SmallEncoder | str, tokenizer: PairTokenizer, seed: in
             network.resize_token_embeddings(tokenizer.size, mean_resizing=False)
         drop_pooler(network)
         _place_flow_tokens(network.get_input_embeddings(), tokenizer, generator)
-        return Surrogate(network, tokenizer.ids)
+        return Surrogate(network, tokenizer.ids, vocabulary, prior_scale, generator)
 
 
 def drop_pooler(network: Any) -> None:
