@@ -12,7 +12,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 import torch.distributed
+from hypothesis import settings
 
+# Equal examples in every run, so that what failed once fails again; no deadlines on a shared machine.
+settings.register_profile("reproducible", derandomize=True, deadline=None)
+settings.load_profile("reproducible")
 torch.set_num_threads(min(2, int(os.environ["OMP_NUM_THREADS"])))
 
 # Set by launchers; one that a test leaves behind would make the next believe that it is rank 0 of two.

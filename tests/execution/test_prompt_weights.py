@@ -37,7 +37,7 @@ def test_segments(text: str, segments: list[tuple[str, float]]) -> None:
     assert [weight for _, weight in got] == pytest.approx([weight for _, weight in segments])
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="()\\")))
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="()\\")))
 def test_text_without_parentheses_is_itself(text: str) -> None:
     assert weighted_segments(text) == ([(text, 1.0)] if text else [])
 
