@@ -77,7 +77,7 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
         Step(
             "mini_pencil",
             lambda: diffusion.fine_tune(
-                tuned, base=base, style="pencil", seed=seed, steps=300, scratch=scratch
+                tuned, base=base, style="pencil", seed=seed, steps=800, scratch=scratch
             ),
             lambda: styles(tuned, None),
             {"gain on own style": 0.0, "loss elsewhere": 0.0},
@@ -85,7 +85,7 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
         Step(
             "mini_poster",
             lambda: diffusion.train_lora(
-                lora, base=base, style="poster", seed=seed, steps=300, scratch=scratch
+                lora, base=base, style="poster", seed=seed, steps=800, scratch=scratch
             ),
             lambda: styles(base, lora),
             {"gain on own style": 0.0, "loss elsewhere": 0.0},

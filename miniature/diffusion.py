@@ -1,9 +1,14 @@
 """The miniature's generators: a base UNet with its text encoder, a fine-tuned checkpoint and a LoRA.
 
 Epsilon prediction under Stable Diffusion's scaled-linear schedule, one caption in ten left empty for classifier-free
-guidance, the loss weighted by min-SNR (arXiv 2303.09556, gamma 5). One picture in six carries a fault that its caption
-names, so that wording and negative prompts do something. Fine-tuning sees one style only, without replay: it gains
-there and forgets elsewhere.
+guidance. One picture in six carries a fault that its caption names, so that wording and negative prompts do something.
+Fine-tuning sees one style only, without replay: it gains there and forgets elsewhere.
+
+That schedule never reaches pure noise, so the brightness of a picture leaks through its noisiest latents, and a model
+that learned to read it there makes every picture middling grey when it starts from pure noise (arXiv 2305.08891).
+Two remedies that leave the schedule as ComfyUI has it: offset noise, which moves each channel's mean and drowns the
+leak, and a loss weighed in terms of the picture, by the SNR between 1 and 5 (arXiv 2202.00512, 2303.09556), so that
+brightness counts where only the caption can tell it.
 """
 
 from collections.abc import Callable
@@ -31,7 +36,8 @@ from miniature.vae import SIZE
 _POOL = 10_000
 _EMPTY = 0.1  # share of captions left empty
 _FAULTY = 1 / 6
-_GAMMA = 5.0
+_LEAST_SNR, _MOST_SNR, _MOST_WEIGHT = 1.0, 5.0, 20.0
+_OFFSET = 0.25  # deviation of a channel's mean noise, beside unit noise per pixel
 _RANK = 8
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -155,7 +161,7 @@ def denoising_loss(
     schedule = DDPMScheduler(**SCHEDULE)
     alphas = schedule.alphas_cumprod
     snr = alphas / (1 - alphas)
-    weights = snr.clamp(max=_GAMMA) / snr
+    weights = (snr.clamp(_LEAST_SNR, _MOST_SNR) / snr).clamp(max=_MOST_WEIGHT)
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng((step, 7))
@@ -165,7 +171,8 @@ def denoising_loss(
             texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
         )
         latents = pool.latents[torch.from_numpy(picked)].float().contiguous(memory_format=torch.channels_last)
-        noise, time = torch.randn_like(latents), torch.randint(len(alphas), (batch,))
+        time = torch.randint(len(alphas), (batch,))
+        noise = torch.randn_like(latents) + _OFFSET * torch.randn(*latents.shape[:2], 1, 1)
         noisy = schedule.add_noise(latents, noise, time)
         output = unet(noisy, time, encoder_hidden_states=encoder(ids.input_ids)[0]).sample
         total: Tensor = (weights[time] * ((output - noise) ** 2).mean((1, 2, 3))).mean()

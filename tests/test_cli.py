@@ -336,6 +336,22 @@ def test_a_missing_export_is_made_first(
     assert child == ["first.yaml"]
 
 
+def test_collected_rows_can_be_required_too(start: Start, child: list[str]) -> None:
+    """A config that says ``mode: predict`` collects from either door, and its rows carry a stamp."""
+    collect = LINE | {"mode": "predict"}
+    collect["trainer"] = LINE["trainer"] | {"callbacks": [{"class_path": "tests.stand_ins.RowsWriter"}]}
+    Path("first.yaml").write_text(yaml.safe_dump(collect))
+    assert start("--config", "second.yaml") == 0
+    assert child == ["first.yaml"]
+    assert (steps("predict"), steps()) == ([*range(6)], [*range(12)])
+    stamp = json.loads(Path("runs/second/export/export.json").read_text())
+    assert stamp["inputs"] == {"runs/first/export": check_export("runs/first/export", "first.yaml")}
+    Path("runs/first/export/rows.json").write_text("[1, 3]")
+    assert start("--config", "second.yaml", "--fresh") == 1, (
+        "rows that were edited are not what was collected"
+    )
+
+
 def test_an_export_made_anew_is_another_input(
     start: Start, child: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

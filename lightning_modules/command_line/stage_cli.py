@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.export import Export, Exportable
 from callbacks.preemption import Preemption, Stopped, StopSignals
-from flowsmith.exports import STAMP
+from flowsmith.exports import STAMP, stamp_export
 from flowsmith.run_folder import RunFolder, git_revision
 from flowsmith.settings import fingerprint, input_files, result_settings
 from lightning_modules.command_line.atomic_checkpoints import AtomicCheckpointIO
@@ -180,8 +180,7 @@ class StageCLI(LightningCLI):
                 )  # Lightning would save in a trial too
         self.exports = isinstance(self.model, Exportable) and self.mode == "fit" and not self.dry
         if self.exports:
-            made_by = {"run": folder.path.name, "fingerprint": fingerprint(self.settings)}
-            callbacks.append(Export(folder.export, made_by, self.inputs))
+            callbacks.append(Export(folder.export, self._made_by(), self.inputs))
         # Lightning moves checkpoints, and with them this, behind all others.
         callbacks.append(Preemption(self.signals, None if self.dry else folder.checkpoints / "last.ckpt"))
         given["callbacks"] = callbacks
@@ -214,6 +213,8 @@ class StageCLI(LightningCLI):
         except BaseException as error:
             self._end_other_ranks(error)
             raise
+        if self.mode == "predict" and self.trainer.is_global_zero and not self.dry:
+            self._stamp_rows()
         outcome = {
             "seconds": round(time.monotonic() - began, 1),
             "peak_memory_gb": peak_memory(),
@@ -235,6 +236,15 @@ class StageCLI(LightningCLI):
         if not isinstance(launcher, _SubprocessScriptLauncher):
             return False
         return isinstance(launcher.cluster_environment, LightningEnvironment) and self.trainer.local_rank > 0
+
+    def _made_by(self) -> dict[str, str]:
+        return {"run": self.run_folder.path.name, "fingerprint": fingerprint(self.settings)}
+
+    def _stamp_rows(self) -> None:
+        """Stamp what callbacks exported, so that scored flows too know what they were made from."""
+        if self.run_folder.export.is_dir():
+            stamp_export(self.run_folder.export, self._made_by(), self.inputs)
+            self.exports = True
 
     def _checkpoint(self) -> str | None:
         asked: str | None = self.config["ckpt_path"]

@@ -19,7 +19,7 @@ def steps(out: Path, *, vae: Path | None, seed: int, scratch: Path) -> "list[Ste
     return [
         Step(
             "clip",
-            lambda: train_clip(clip, seed=seed, steps=1300, scratch=scratch, vae=vae),
+            lambda: train_clip(clip, seed=seed, steps=2600, scratch=scratch, vae=vae),
             lambda: gate_clip(clip, seed=seed),
             {"near misses": 0.8},
         ),

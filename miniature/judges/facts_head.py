@@ -1,0 +1,79 @@
+"""A linear reading of everything that is true of a picture, from the CLIP's embedding.
+
+Contrast alone is slow to teach shapes, counts and relations to a small network: colours and settings tell most
+captions apart, and the rest of the gradient drowns. So while the CLIP trains, its embedding must also say linearly
+what the picture holds and what is wrong with it. The head is thrown away afterwards.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from miniature.judges.faults import FAULTS
+from miniature.judges.images import View
+from miniature.scenes import COLORS, MAX_OBJECTS, RELATIONS, SETTINGS, SHAPES, STYLES, Scene
+
+_KINDS = [(color, shape) for color in COLORS for shape in SHAPES]
+_OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+# One question a kind of object ("how many?"), then relation, setting, style, fault.
+_CLASSES = (
+    [MAX_OBJECTS + 1] * len(_KINDS)
+    + [len(RELATIONS) + 1, len(SETTINGS), len(STYLES), len(FAULTS) + 1]
+)  # fmt: skip
+_KIND_WEIGHT = 0.5  # of each "how many?"; most of them are a plain 0
+_RATING_MEAN, _RATING_STD = 5.5, 1.5
+
+
+class FactsHead(nn.Module):
+    """One linear layer; its outputs are the classes of all questions, then the rating.
+
+    Args:
+        dim: Length of the embedding.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(dim, sum(_CLASSES) + 1)
+
+    def loss(self, embedding: Tensor, views: Sequence[View]) -> Tensor:
+        """Return the summed cross-entropies (mean over n) plus the squared error of the rating.
+
+        Args:
+            embedding: n x dim, of any length.
+            views: How the n pictures were made.
+        """
+        *answers, rated = self.layer(embedding).split([*_CLASSES, 1], 1)
+        targets = torch.tensor([answers_of(view) for view in views]).T
+        ratings = torch.tensor([(view.rating - _RATING_MEAN) / _RATING_STD for view in views])
+        total = mse_loss(rated[:, 0], ratings)
+        for number, (logits, target) in enumerate(zip(answers, targets, strict=True)):
+            total = total + (_KIND_WEIGHT if number < len(_KINDS) else 1.0) * cross_entropy(logits, target)
+        return total
+
+
+def answers_of(view: View) -> list[int]:
+    """Return the right class of every question; a fault too weak to see counts as none."""
+    scene = view.scene
+    counts = dict.fromkeys(_KINDS, 0)
+    for group in scene.groups:
+        counts[group.color, group.shape] += group.count
+    seen = view.fault is not None and view.strength >= 0.2
+    fault = 1 + FAULTS.index(view.fault) if seen and view.fault else 0
+    return [
+        *counts.values(),
+        _relation(scene),
+        SETTINGS.index(scene.setting),
+        STYLES.index(scene.style),
+        fault,
+    ]
+
+
+def _relation(scene: Scene) -> int:
+    """Return 0 for none, else 1 + where the group that is first by name stands: words may tell either first."""
+    if scene.relation is None:
+        return 0
+    first, second = scene.groups
+    in_order = (first.color, first.shape) < (second.color, second.shape)
+    return 1 + RELATIONS.index(scene.relation if in_order else _OPPOSITE[scene.relation])

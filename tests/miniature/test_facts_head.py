@@ -1,0 +1,44 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from miniature.judges.facts_head import FactsHead, answers_of
+from miniature.judges.images import View
+from miniature.scenes import COLORS, SHAPES, Group, Scene
+
+SCENE = Scene((Group("star", "red", 2), Group("circle", "blue")), "left", "night", "pencil")
+VIEW = View(SCENE, "noisy", 0.5, 64, False)
+
+
+def test_answers_by_hand() -> None:
+    counts, rest = answers_of(VIEW)[:24], answers_of(VIEW)[24:]
+    told = {(c, s): counts[4 * i + j] for i, c in enumerate(COLORS) for j, s in enumerate(SHAPES)}
+    assert {kind: n for kind, n in told.items() if n} == {("red", "star"): 2, ("blue", "circle"): 1}
+    # Blue stands before red, and right of it: left, right -> 1 + 1; night, pencil, and "noisy" is the second fault.
+    assert rest == [2, 2, 1, 2]
+
+
+def test_words_may_tell_either_group_first() -> None:
+    mirrored = replace(SCENE, groups=SCENE.groups[::-1], relation="right")
+    assert answers_of(replace(VIEW, scene=mirrored)) == answers_of(VIEW)
+    turned = replace(SCENE, relation="right")
+    assert answers_of(replace(VIEW, scene=turned)) != answers_of(VIEW)
+
+
+def test_a_fault_too_weak_to_see_is_none() -> None:
+    assert answers_of(replace(VIEW, strength=0.1))[-1] == answers_of(replace(VIEW, fault=None))[-1] == 0
+
+
+def test_loss_of_a_head_that_knows_nothing() -> None:
+    """Equal logits cost log(classes) a question, and a rating of 0 its squared distance."""
+    head = FactsHead(8)
+    torch.nn.init.zeros_(head.layer.weight)
+    torch.nn.init.zeros_(head.layer.bias)
+    clean = replace(
+        VIEW, fault=None
+    )  # rated 7.0; noise at half strength takes 1.5 points from a pencil drawing
+    rating = ((7.0 - 5.5) ** 2 + (5.5 - 5.5) ** 2) / 2 / 1.5**2
+    expected = 24 * 0.5 * math.log(4) + math.log(5) + math.log(3) + math.log(2) + math.log(10) + rating
+    assert head.loss(torch.randn(2, 8), [clean, VIEW]).item() == pytest.approx(expected, rel=1e-5)
