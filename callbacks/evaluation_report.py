@@ -1,4 +1,4 @@
-"""Prints the comparison of designers, writes ``results.json`` and a sheet of sample pictures."""
+"""Prints the comparison of designers, writes ``results.json``, and sheets of sample pictures and flows."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from callbacks.candidate_callback import CandidateCallback
 from flowsmith.candidates import Candidate, CandidateBatch
+from flowsmith.evaluation.flow_picture import flow_figure
 from flowsmith.files import atomic_write
+from flowsmith.flows import Flow
 
 
 class EvaluationReport(CandidateCallback):
@@ -56,11 +58,21 @@ class EvaluationReport(CandidateCallback):
         if self._shown:
             with atomic_write(folder / "samples.png") as temporary:
                 contact_sheet(self._shown).savefig(temporary, format="png")
+            with atomic_write(folder / "flows.png") as temporary:
+                flow_figure(self._flows()).savefig(temporary, format="png")
         print(evaluation_table(results), flush=True)
         print(
             f"{folder / 'results.json'}: {results['prompts']} prompts, {module.samples} samples each",
             flush=True,
         )
+
+    def _flows(self) -> dict[str, Flow]:
+        """Return each designer's flow for the first prompt on the sheet, equal ones once."""
+        found: dict[str, Flow] = {}
+        for candidate in next(iter(self._shown.values())):
+            if candidate.flow not in found.values():
+                found[f"{candidate.designer}: {candidate.prompt.text}"] = candidate.flow
+        return found
 
 
 def contact_sheet(shown: dict[str, list[Candidate]]) -> Figure:
@@ -69,7 +81,7 @@ def contact_sheet(shown: dict[str, list[Candidate]]) -> Figure:
     figure = Figure(figsize=(1.5 * len(designers) + 0.3, 1.85 * len(shown)), dpi=110, layout="constrained")
     grid = figure.subplots(len(shown), len(designers), squeeze=False)
     for axes, candidates in zip(grid, shown.values(), strict=True):
-        axes[0].set_title(candidates[0].prompt.text, fontsize=7, loc="left")
+        axes[0].set_title(candidates[0].prompt.text, fontsize=7, loc="left", parse_math=False)
         named = {c.designer: c for c in candidates}
         for axis, designer in zip(axes, designers, strict=True):
             axis.set_xticks([])
@@ -78,5 +90,5 @@ def contact_sheet(shown: dict[str, list[Candidate]]) -> Figure:
             image = None if found is None else found.image
             axis.imshow(np.zeros((1, 1, 3), np.uint8) if image is None else image.permute(1, 2, 0).numpy())
             scored = "" if found is None or found.score is None else f" {found.score:+.2f}"
-            axis.set_xlabel(designer + scored, fontsize=6)
+            axis.set_xlabel(designer + scored, fontsize=6, parse_math=False)
     return figure

@@ -138,7 +138,7 @@ def test_what_is_trained_can_judge(tmp_path: Path) -> None:
     train_aesthetic(head, clip=clip, seed=0, steps=30, scratch=scratch, families=8)
     train_preference(preference, clip=clip, seed=0, steps=1, scratch=scratch, families=8)
     files = [file for folder in (clip, preference) for file in folder.iterdir()] + [head]
-    assert sum(file.stat().st_size for file in files) < 6e6
+    assert sum(file.stat().st_size for file in files) < 9e6
     assert {file.suffix for file in files} == {".json", ".safetensors"}
     images = [
         torch.from_numpy(render(SCENE, size, np.random.default_rng(0))).permute(2, 0, 1) for size in (64, 96)
