@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import yaml
@@ -11,13 +10,13 @@ from lightning_modules.command_line import main
 from lightning_modules.command_line.config_files import CONFIGS, ROOT
 
 STAGES = sorted(CONFIGS.glob("*.yaml"))
+FULL = sorted(CONFIGS.glob("full/*.yaml"))
 
 
-@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*STAGES, *FULL], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mode: Literal["fit", "predict"] = "predict" if path.stem in ("collect", "evaluate") else "fit"
     with pytest.raises(SystemExit) as stopped:
-        main(mode, ["--config", str(path), "--print_config"])
+        main("fit", ["--config", str(path), "--print_config"])
     assert stopped.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     given = yaml.safe_load(path.read_text())
@@ -25,6 +24,7 @@ def test_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in given["model"]["init_args"].items():
         if not isinstance(value, list):
             assert printed["model"]["init_args"][name] == value
+    assert printed["mode"] == ("predict" if path.stem in ("collect", "evaluate") else "fit")
 
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
