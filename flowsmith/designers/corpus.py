@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from flowsmith.candidates import Candidate
-from flowsmith.designers.protocol import DesignerError, candidate, stable_hash
+from flowsmith.designers.protocol import DesignerError, candidate, image_seed, stable_hash
 from flowsmith.flows import Domain, Flow, Schema, augment, load_corpus
 from flowsmith.prompts import Prompt
 
 
 class CorpusDesigner:
     """Draws for each prompt other flows of an augmented corpus.
+
+    All flows of a prompt start from the same image noise: what makes one picture of a prompt better than another is
+    mostly luck of the noise, and shared luck cancels in the differences that a reward ensemble is to learn (common
+    random numbers).
 
     Args:
         flows: Folder of hand-written flows (templated API JSON).
@@ -45,5 +49,7 @@ class CorpusDesigner:
             rng = random.Random(stable_hash("corpus", prompt.id, seed))
             drawn = rng.sample(self.corpus, samples)
             for sample, (name, flow) in enumerate(drawn):
-                proposed.append(candidate(self.name, prompt, sample, flow, seed, base_flow=name))
+                record = candidate(self.name, prompt, sample, flow, seed, base_flow=name)
+                record.seed = image_seed(prompt, 0, seed)
+                proposed.append(record)
         return proposed

@@ -74,6 +74,7 @@ def test_corpus_designer_draws_other_flows_of_the_domain_by_prompt() -> None:
         flows = [c.flow for c in proposed if c.prompt == prompt]
         assert len({flow.key for flow in flows}) == len(flows) == 10
         assert not [issue for flow in flows for issue in validate(flow, codec().schema)]
+        assert {c.seed for c in proposed if c.prompt == prompt} == {image_seed(prompt, 0, 3)}, "luck is shared"
     again = CorpusDesigner(str(folder), str(DOMAIN), size=60, seed=0).propose(PROMPTS[2:3], 10, seed=3)
     assert [(c.sample_id, c.flow) for c in again] == [
         (c.sample_id, c.flow) for c in proposed if c.prompt == PROMPTS[2]
