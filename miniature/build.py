@@ -69,7 +69,7 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
         Step(
             "base",
             lambda: diffusion.train_base(
-                base, vae=folder, tokenizer=tokenizer, seed=seed, steps=3400, scratch=scratch
+                base, vae=folder, tokenizer=tokenizer, seed=seed, steps=3400, detail=3000, scratch=scratch
             ),
             lambda: gates.checker_rates(out, seed=seed),
             {"overall": 0.35},
@@ -115,9 +115,10 @@ def main() -> int:
         if named and named not in names:
             parser.error(f"no step is called {named!r}; the steps are {', '.join(names)}")
     record = options.scratch / "gates.json"
-    reached: dict[str, dict[str, float]] = json.loads(record.read_text()) if record.exists() else {}
+    reached = _reached(record)
     if options.again:
         reached.pop(options.again, None)
+        _write(record, reached)
         (options.scratch / f"{options.again}.pt").unlink(missing_ok=True)
     for step in steps:
         if options.list or (step.name in reached):
@@ -134,10 +135,21 @@ def main() -> int:
         if missed:
             print(f"{step.name}: gate missed, at least {_words(missed)} was asked", file=sys.stderr)
             return 1
-        reached[step.name] = figures
-        with atomic_write(record) as temporary:
-            temporary.write_text(json.dumps(reached, indent=2) + "\n")
+        reached = _reached(record) | {
+            step.name: figures
+        }  # read again: another `--only` may run beside this one
+        _write(record, reached)
     return 0
+
+
+def _reached(record: Path) -> dict[str, dict[str, float]]:
+    figures: dict[str, dict[str, float]] = json.loads(record.read_text()) if record.exists() else {}
+    return figures
+
+
+def _write(record: Path, reached: dict[str, dict[str, float]]) -> None:
+    with atomic_write(record) as temporary:
+        temporary.write_text(json.dumps(reached, indent=2) + "\n")
 
 
 def _words(figures: dict[str, float]) -> str:

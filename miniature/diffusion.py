@@ -6,9 +6,10 @@ Fine-tuning sees one style only, without replay: it gains there and forgets else
 
 That schedule never reaches pure noise, so the brightness of a picture leaks through its noisiest latents, and a model
 that learned to read it there makes every picture middling grey when it starts from pure noise (arXiv 2305.08891).
-Two remedies that leave the schedule as ComfyUI has it: offset noise, which moves each channel's mean and drowns the
-leak, and a loss weighed in terms of the picture, by the SNR between 1 and 5 (arXiv 2202.00512, 2303.09556), so that
-brightness counts where only the caption can tell it.
+Offset noise, which moves each channel's mean, drowns the leak and leaves the schedule as ComfyUI has it. The base is
+trained in two phases: first with a loss that weighs errors of the picture alike at all high noise levels (truncated
+SNR, arXiv 2202.00512), where only the caption can tell setting, style and places; then by min-SNR (arXiv 2303.09556),
+which is where shapes and colours come from.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,8 @@ from miniature.vae import SIZE
 _POOL = 10_000
 _EMPTY = 0.1  # share of captions left empty
 _FAULTY = 1 / 6
-_LEAST_SNR, _MOST_SNR, _MOST_WEIGHT = 1.0, 5.0, 20.0
+_LEAST_SNR, _MOST_SNR = 1.0, 5.0  # between these an error of the picture weighs by the SNR
+_LAYOUT_WEIGHT = 20.0  # most weight of an error of the noise in the first phase; 1 is min-SNR
 _OFFSET = 0.25  # deviation of a channel's mean noise, beside unit noise per pixel
 _RANK = 8
 SCHEDULE = {
@@ -98,23 +100,31 @@ def make_pool(vae_folder: Path, *, seed: int, number: int = _POOL, style: Style 
     return Pool(scenes, faults, torch.cat(latents))
 
 
-def train_base(out: Path, *, vae: Path, tokenizer: Path, seed: int, steps: int, scratch: Path) -> None:
-    """Train UNet and text encoder from nothing and write a checkpoint in diffusers' layout."""
+def train_base(
+    out: Path, *, vae: Path, tokenizer: Path, seed: int, steps: int, detail: int, scratch: Path
+) -> None:
+    """Train UNet and text encoder from nothing and write a checkpoint in diffusers' layout.
+
+    Args:
+        out: Folder to write.
+        vae: Autoencoder's folder.
+        tokenizer: Tokenizer's folder.
+        seed: Of weights and data.
+        steps: Of the first phase, 32 pictures each.
+        detail: Steps of the second phase.
+        scratch: Folder of checkpoints; a stopped run goes on from there.
+    """
     torch.manual_seed(seed)
     words = CLIPTokenizer.from_pretrained(tokenizer)
     unet, encoder = new_unet(), new_text_encoder(words)
     pool = make_pool(vae, seed=seed)
-    loss = denoising_loss(unet, encoder, words, pool, batch=32)
-    fit(
-        "base",
-        {"unet": unet, "text": encoder},
-        loss,
-        steps=steps,
-        lr=2e-3,
-        scratch=scratch,
-        ema=0.998,
-        warmup=200,
-    )
+    modules = {"unet": unet, "text": encoder}
+    for phase, weight, lr, count in (
+        ("layout", _LAYOUT_WEIGHT, 2e-3, steps),
+        ("detail", 1.0, 1.5e-3, detail),
+    ):
+        loss = denoising_loss(unet, encoder, words, pool, batch=32, most_weight=weight)
+        fit(f"base_{phase}", modules, loss, steps=count, lr=lr, scratch=scratch, ema=0.998, warmup=200)
     _save_pipeline(out, unet, encoder, words, AutoencoderKL.from_pretrained(vae))
 
 
@@ -155,13 +165,22 @@ def train_lora(out: Path, *, base: Path, style: Style, seed: int, steps: int, sc
 
 
 def denoising_loss(
-    unet: nn.Module, encoder: nn.Module, tokenizer: Any, pool: Pool, batch: int
+    unet: nn.Module, encoder: nn.Module, tokenizer: Any, pool: Pool, batch: int, most_weight: float = 1.0
 ) -> Callable[[int], Tensor]:
-    """Return step -> loss; the captions and pictures follow from the step, the noise from torch's global generator."""
+    """Return step -> loss; captions and pictures follow from the step, noise from torch's global generator.
+
+    Args:
+        unet: Predicts the noise.
+        encoder: Encodes captions.
+        tokenizer: Theirs.
+        pool: Scenes with their latents.
+        batch: Pictures a step.
+        most_weight: Most weight of a squared error of the noise; 1 is min-SNR, more counts high noise levels more.
+    """
     schedule = DDPMScheduler(**SCHEDULE)
     alphas = schedule.alphas_cumprod
     snr = alphas / (1 - alphas)
-    weights = (snr.clamp(_LEAST_SNR, _MOST_SNR) / snr).clamp(max=_MOST_WEIGHT)
+    weights = (snr.clamp(_LEAST_SNR, _MOST_SNR) / snr).clamp(max=most_weight)
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng((step, 7))

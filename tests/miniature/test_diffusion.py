@@ -37,11 +37,11 @@ class _NoText(nn.Module):
         return (torch.zeros(len(ids), 4, 8),)
 
 
-def _losses(steps: int, batch: int = 64) -> tuple[list[float], Tensor, Tensor]:
+def _losses(steps: int, batch: int = 64, most_weight: float = 1.0) -> tuple[list[float], Tensor, Tensor]:
     """Run the loss over pictures whose latents are all 2; return losses, the noise that was added, and times."""
     pool = Pool([SCENE] * 10, [""] * 10, torch.full((10, 4, 16, 16), 2.0).half())
     network = _Seen()
-    loss = denoising_loss(network, _NoText(), _words, pool, batch)
+    loss = denoising_loss(network, _NoText(), _words, pool, batch, most_weight)
     losses = []
     for step in range(steps):
         torch.manual_seed(step)
@@ -60,19 +60,21 @@ def test_noise_moves_each_channels_mean() -> None:
     assert torch.corrcoef(means.T).fill_diagonal_(0).abs().max() < 0.1, "channels must move independently"
 
 
-def test_the_loss_counts_pictures_not_noise() -> None:
-    """Where a caption alone can tell the brightness, an error of the picture must weigh as much as elsewhere.
-
-    Guessing nothing costs weight x |noise|^2, so a batch's loss follows from the times alone.
-    """
-    losses, noise, time = _losses(20)
-    snr = ALPHAS / (1 - ALPHAS)
-    in_pictures = [min(max(float(s), 1.0), 5.0) for s in snr]  # weight of the squared error of x0
-    weights = torch.tensor([min(w / float(s), 20.0) for w, s in zip(in_pictures, snr, strict=True)])
+@pytest.mark.parametrize("most", [1.0, 20.0])
+def test_weights_of_noise_levels(most: float) -> None:
+    """Guessing nothing costs weight x |noise|^2, so a batch's loss follows from the times alone."""
+    losses, noise, time = _losses(20, most_weight=most)
+    snr = [float(s) for s in ALPHAS / (1 - ALPHAS)]
+    in_pictures = [min(max(s, 1.0), 5.0) for s in snr]  # weight of the squared error of x0
+    weights = torch.tensor([min(w / s, most) for w, s in zip(in_pictures, snr, strict=True)])
     expected = (weights[time] * noise.square().mean((1, 2, 3))).view(20, -1).mean(1)
     torch.testing.assert_close(torch.tensor(losses), expected, rtol=1e-4, atol=1e-6)
-    assert weights[-1] == 20
-    assert weights[600] * snr[600] == pytest.approx(1.0), "from SNR 1 down, errors of the picture weigh alike"
+    min_snr = torch.tensor([min(s, 5.0) / s for s in snr])  # arXiv 2303.09556, gamma 5
+    if most == 1.0:
+        torch.testing.assert_close(weights, min_snr)
+    else:
+        assert float(weights[600]) * snr[600] == pytest.approx(1.0), "errors of the picture weigh alike"
+        assert float(weights[-1]) == most
 
 
 def test_no_caption_tells_a_held_out_combination() -> None:
