@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from lightning import LightningModule, Trainer
 
 from callbacks.candidate_callback import CallbackOrderError, CandidateCallback, require_images
 from callbacks.flow_execution import FlowExecution
+from callbacks.image_metrics import ImageMetrics
 from flowsmith.candidates import CandidateBatch
+from flowsmith.metrics import Judge
 from flowsmith.metrics.score import Score
 from flowsmith.scored_flows import (
     MixedVersionsError,
@@ -34,6 +38,7 @@ class ScoredFlowWriter(CandidateCallback):
         self._score_weights = score_weights
         self._writer: ShardWriter | None = None
         self._execution: FlowExecution | None = None
+        self._judges: list[Judge] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out what an earlier start of this run has finished."""
@@ -43,6 +48,8 @@ class ScoredFlowWriter(CandidateCallback):
                 "ScoredFlowWriter needs the renderer's version: list FlowExecution before it"
             )
         self._execution = found[0]
+        metrics = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, ImageMetrics)]
+        self._judges = [judge for callback in metrics for judge in callback.judges]
         folder = self.folder(trainer) / "rows"
         self._writer = ShardWriter(folder, name=f"process{trainer.global_rank}", rows=1_000_000)
         if self._writer.finished:
@@ -50,10 +57,10 @@ class ScoredFlowWriter(CandidateCallback):
                 tuple(row.values())
                 for row in read_scored_flows(folder).select(["renderer", "weights"]).to_pylist()
             }
-            if versions != {self._versions()}:
+            if versions != {self._versions}:
                 raise MixedVersionsError(
                     f"{folder}: its rows are of renderer and weights {versions}, this run renders with "
-                    f"{self._versions()}; start again with --fresh, or under another --run_name"
+                    f"{self._versions}; start again with --fresh, or under another --run_name"
                 )
             if trainer.is_global_zero:
                 print(f"{folder}: {len(self._writer.finished)} samples are there already", flush=True)
@@ -70,7 +77,7 @@ class ScoredFlowWriter(CandidateCallback):
             raise CallbackOrderError(
                 "ScoredFlowWriter works in predict only; remove it from this stage's callbacks"
             )
-        renderer, weights = self._versions()
+        renderer, weights = self._versions
         self._writer.add(
             ScoredFlow.from_candidate(c, renderer=renderer, weights=weights) for c in batch.candidates
         )
@@ -93,14 +100,26 @@ class ScoredFlowWriter(CandidateCallback):
             print(f"{folder / 'export'}: {len(table)} scored flows, {failed} of them failed", flush=True)
         trainer.strategy.barrier()
 
+    @cached_property
     def _versions(self) -> tuple[str, str]:
-        """Return the renderer's version and one hash over all weights."""
+        """The renderer's version and one hash over the weights of renderer and judges."""
         assert self._execution is not None  # set where predict starts
         executor = self._execution.executor
-        told = json.dumps(dict(sorted(executor.weight_hashes.items())))
-        return executor.version, hashlib.sha256(told.encode()).hexdigest()[:16]
+        return executor.version, hash_of_weights(executor.weight_hashes, self._judges)
 
     @staticmethod
     def folder(trainer: Trainer) -> Path:
         """Return the run folder."""
         return Path(trainer.default_root_dir)
+
+
+def hash_of_weights(models: Mapping[str, str], judges: Iterable[Judge]) -> str:
+    """Return one hash (16 hex digits) over all that rows must share to be comparable.
+
+    Args:
+        models: Hash by name of every model that the renderer may load.
+        judges: What judges the images; those without weights change nothing.
+    """
+    judged = {f"judge {judge.name}": judge.weight_hash for judge in judges if judge.weight_hash}
+    told = json.dumps({**models, **judged}, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]

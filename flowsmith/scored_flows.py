@@ -67,7 +67,7 @@ class ScoredFlow:
         base_flow: Name of the hand-written flow that it descends from, or "".
         seed: Seed of the first sampling node.
         renderer: Version of the executor.
-        weights: Hash of all weights that the executor may load.
+        weights: Hash of all weights that the executor may load and that judges have.
         judges: Finite value per judge; empty for a failed sample.
         score: Standardised weighted sum of judges; None for a failed sample or before it is fitted.
         seconds: Time of rendering.

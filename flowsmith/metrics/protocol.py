@@ -3,8 +3,10 @@
 A new one takes one file: subclass `Judge`, hand its networks to ``super().__init__``, write ``judge``.
 """
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -65,6 +67,23 @@ class Judge(Metric):
         for attribute, network in networks.items():
             self.__dict__[attribute] = network.eval().requires_grad_(False)  # past nn.Module's registry
         self._add_sums(())
+
+    @cached_property
+    def weight_hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of all tensors (names, types, shapes, bytes), wherever they were read.
+
+        "" for a judge that has none. Values of a judge with other weights cannot be compared.
+        """
+        digest = hashlib.sha256()
+        tensors = {
+            f"{held}.{name}": tensor
+            for held in self._held
+            for name, tensor in self.__dict__[held].state_dict().items()
+        }
+        for name, tensor in sorted(tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16] if tensors else ""
 
     @abstractmethod
     def judge(self, images: Sequence[Tensor], prompts: Sequence[str | Prompt]) -> Tensor:

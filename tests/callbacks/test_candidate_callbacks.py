@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from callbacks import EvaluationReport, FlowExecution, GuidedSampling, ImageMetrics, ScoredFlowWriter
 from callbacks.candidate_callback import CallbackOrderError
@@ -54,6 +54,16 @@ class Grey(Judge):
 
     def judge(self, images: Sequence[Tensor], prompts: Sequence[str | Prompt]) -> Tensor:
         return torch.tensor([float(image.float().mean()) for image in images])
+
+
+class Weighed(Grey):
+    """The same, with weights that are only told apart."""
+
+    def __init__(self, weight: float) -> None:
+        network = nn.Linear(1, 1)
+        nn.init.constant_(network.weight, weight)
+        nn.init.zeros_(network.bias)
+        super().__init__("grey", network=network)
 
 
 class OneFlow:
@@ -123,6 +133,13 @@ def test_rows_of_another_renderer_are_refused(tmp_path: Path) -> None:
     predict(tmp_path, [execution(), ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
     with pytest.raises(MixedVersionsError, match="--fresh"):
         predict(tmp_path, [execution(version="2"), ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
+
+
+def test_rows_of_other_judges_are_refused(tmp_path: Path) -> None:
+    predict(tmp_path, [execution(), ImageMetrics([Weighed(1.0)]), ScoredFlowWriter()])
+    predict(tmp_path, [execution(), ImageMetrics([Weighed(1.0)]), ScoredFlowWriter()])
+    with pytest.raises(MixedVersionsError, match="--fresh"):
+        predict(tmp_path, [execution(), ImageMetrics([Weighed(1.5)]), ScoredFlowWriter()])
 
 
 def test_the_score_is_fitted_on_training_rows(tmp_path: Path) -> None:

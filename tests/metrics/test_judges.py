@@ -1,9 +1,13 @@
+import hashlib
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -12,6 +16,7 @@ from flowsmith.metrics import (
     AestheticScore,
     ClipEncoder,
     ClipScore,
+    GenEval,
     Judge,
     JudgeError,
     PreferenceScore,
@@ -53,6 +58,29 @@ def test_aesthetic_is_the_affine_map_of_its_layers(
         rated = rated @ weights[f"layers.{layer}.weight"].T + weights[f"layers.{layer}.bias"]
     ours = AestheticScore(clip_folder, head_file).judge(images, TEXTS)
     np.testing.assert_allclose(ours, rated[:, 0], atol=1e-5)
+
+
+def test_weight_hash_follows_the_tensors_alone(clip_folder: Path, head_file: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(clip_folder, tmp_path / "elsewhere")
+    assert ClipScore(moved).weight_hash == ClipScore(clip_folder).weight_hash != ""
+    weights = load_torch(moved / "open_clip_model.safetensors")
+    weights["logit_scale"] = weights["logit_scale"].nextafter(torch.tensor(9.0))  # one bit of one number
+    save_file(weights, moved / "open_clip_model.safetensors")
+    assert ClipScore(moved).weight_hash != ClipScore(clip_folder).weight_hash
+    assert AestheticScore(clip_folder, head_file).weight_hash != ClipScore(clip_folder).weight_hash
+    assert GenEval(lambda image, prompt: True).weight_hash == ""
+
+
+def test_weight_hash_by_hand() -> None:
+    class Held(Judge):
+        def judge(self, images: Sequence[Tensor], prompts: Sequence[str | Prompt]) -> Tensor:
+            return torch.zeros(len(images))
+
+    network = nn.Linear(2, 1)
+    network.load_state_dict({"weight": torch.tensor([[1.0, -2.0]]), "bias": torch.tensor([0.5])})
+    told = b"net.bias torch.float32 [1]\0" + np.array([0.5], "<f4").tobytes()
+    told += b"net.weight torch.float32 [1, 2]\0" + np.array([1, -2], "<f4").tobytes()
+    assert Held("held", net=network).weight_hash == hashlib.sha256(told).hexdigest()[:16]
 
 
 def test_aesthetic_layout_is_laions() -> None:
