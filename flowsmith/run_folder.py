@@ -99,7 +99,7 @@ class RunFolder:
                 self._run,
                 {"mode": mode, "fingerprint": fingerprint(_plain(settings)), "settings": _plain(settings)},
             )
-        number = len(list((self.path / "starts").glob("*.json")))
+        number = self.starts()
         start = self.path / "starts" / f"{number:03d}"
         with atomic_write(start.with_suffix(".yaml")) as temporary:
             temporary.write_text(config, encoding="utf-8")
@@ -108,6 +108,10 @@ class RunFolder:
             with atomic_write(start.with_suffix(".diff")) as temporary:
                 temporary.write_text(diff + "\n", encoding="utf-8")
         return number
+
+    def starts(self) -> int:
+        """Return how many starts there were."""
+        return len(list((self.path / "starts").glob("*.json")))
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the settings that the run was started with."""

@@ -12,6 +12,8 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from flowsmith.errors import FlowsmithError
+
 
 class LineModule(LightningModule):
     """Fits y = weight * x; every step and its data is written to a log, one for each rank.
@@ -34,6 +36,8 @@ class LineModule(LightningModule):
         source: str | None = None,
     ) -> None:
         super().__init__()
+        if lr <= 0:
+            raise FlowsmithError(f"lr={lr}: goes nowhere or uphill; use a number above 0")
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.lr, self.log_file = lr, Path(log)
 

@@ -126,6 +126,18 @@ def test_a_changed_setting_is_refused_but_not_the_number_of_log_lines(
     assert start("--config", "line.yaml", "--model.lr", "0.2", "--run_name", "line-2") == 0
 
 
+def test_a_constructors_refusal_is_one_line_and_leaves_no_run(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start("--config", "line.yaml", "--model.lr", "-1") == 1
+    assert capsys.readouterr().err == "error: lr=-1.0: goes nowhere or uphill; use a number above 0\n"
+    assert not Path("runs").exists()
+    assert start("--config", "line.yaml") == 0
+    # Nor does it take away what is there, even where it was to be replaced.
+    assert start("--config", "line.yaml", "--fresh", "--model.lr", "-1") == 1
+    assert weight() == pytest.approx(expected_weight(), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("stop", "code", "done"),
     [

@@ -42,7 +42,10 @@ def main(mode: Mode, arguments: Sequence[str] | None = None) -> int:
         except FlowsmithError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 1
-        except Exception:
+        except Exception as error:
+            if cli is None and (cause := _cause(error)) is not None:
+                print(f"error: {cause}", file=sys.stderr, flush=True)
+                return 1
             if signals.received is None:
                 raise
             # Most likely another rank stopped first and ended a collective under this one; shown in case it
@@ -50,6 +53,14 @@ def main(mode: Mode, arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             return _stopped(cli, Stopped(signals.received, at_once=True))
     return 0
+
+
+def _cause(error: BaseException) -> FlowsmithError | None:
+    """Return the mistake behind an error of the parser, which wraps whatever a constructor raises."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, FlowsmithError):
+        found = found.__cause__ or found.__context__
+    return found
 
 
 def _stopped(cli: StageCLI | None, stop: Stopped) -> int:

@@ -125,43 +125,46 @@ class StageCLI(LightningCLI):
         self.fresh = self.config["fresh"] and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what cannot work, make what is missing, open the run folder; nothing large is loaded yet."""
+        """Refuse what cannot work and make what is missing; nothing large is loaded yet, nothing written."""
         self._dump_config()
         self.processes = requested_processes(self.config["trainer"])
         needed = provide(self.config["requires"], self.processes, self.signals, self.say)
         self.settings = result_settings(self.config_dump, self.run_folder.path)
         self.settings |= {f"requires.{folder}": content for folder, content in needed.items()}
         self.inputs = {**input_files(self.settings), **needed}
-        self.start, self.exports = 0, False
-        if not self.dry:
-            self._open_run_folder()
+        self.exports = False
+        if not self.dry and not self.fresh and self.mode in _OWNING_MODES:
+            self._check_run_folder()
+        # Nothing is written before everything is built: a start that fails leaves no settings to disagree with.
+        self.start = 0 if self.fresh else self.run_folder.starts()
+
+    def _check_run_folder(self) -> None:
+        folder = self.run_folder
+        if folder.mode() not in (None, self.mode):
+            return
+        folder.check(self.settings)
+        outcome = folder.finished()
+        if outcome and (not outcome["export"] or (folder.export / STAMP).is_file()):
+            raise AlreadyFinished(
+                f"[{folder.path.name}] is finished: {self._told(outcome)}; "
+                "--fresh does it again, in place of this"
+            )
 
     def _open_run_folder(self) -> None:
-        folder = self.run_folder
+        """Write down this start; after ``--fresh``, in place of what was there."""
         if self.fresh:
-            if is_rank_zero():
-                folder.remove()
-        elif self.mode in _OWNING_MODES and folder.mode() in (None, self.mode):
-            folder.check(self.settings)
-            outcome = folder.finished()
-            if outcome and (not outcome["export"] or (folder.export / STAMP).is_file()):
-                raise AlreadyFinished(
-                    f"[{folder.path.name}] is finished: {self._told(outcome)}; "
-                    "--fresh does it again, in place of this"
-                )
-        if is_rank_zero():
-            facts = {
-                **{
-                    "arguments": self.arguments,
-                    "seed": self.config["seed_everything"],
-                    "processes": self.processes,
-                },
-                **{"python": sys.version.split()[0], "torch": torch.__version__, "git": git_revision()},
-                **{"inputs": self.inputs},
-            }
-            text = yaml.safe_dump(self.config_dump, sort_keys=False, allow_unicode=True)
-            owned = self.settings if self.mode in _OWNING_MODES else None
-            self.start = folder.start(self.mode, owned, text, facts)
+            self.run_folder.remove()
+        facts = {
+            "arguments": self.arguments,
+            "seed": self.config["seed_everything"],
+            "processes": self.processes,
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "git": git_revision(),
+            "inputs": self.inputs,
+        }
+        text = yaml.safe_dump(self.config_dump, sort_keys=False, allow_unicode=True)
+        self.run_folder.start(self.mode, self.settings if self.mode in _OWNING_MODES else None, text, facts)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer around the run folder: loggers, checkpoints, export, stopping."""
@@ -201,6 +204,8 @@ class StageCLI(LightningCLI):
     def execute(self) -> None:
         """Run the stage and write down what came out."""
         began, checkpoint = time.monotonic(), self._checkpoint()
+        if is_rank_zero() and not self.dry:
+            self._open_run_folder()
         target = "a trial, writes nothing" if self.dry else f"writes to {self.run_folder.path}/"
         where = f"{self.processes} process{'es' * (self.processes > 1)}, {target}"
         self.say(f"{self.mode}: {type(self.model).__name__} {_begins(checkpoint)}; {where}")
