@@ -1,11 +1,13 @@
 """What guided sampling, flow execution and image metrics share: they fill a batch of candidates, in their order."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning import Callback, LightningModule, Trainer
 
 from flowsmith.candidates import Candidate, CandidateBatch
 from flowsmith.errors import FlowsmithError
+
+C = TypeVar("C", bound=Callback)
 
 
 class CallbackOrderError(FlowsmithError):
@@ -52,9 +54,25 @@ class CandidateCallback(Callback):
         return outputs
 
 
+def earlier(trainer: Trainer, callback: Callback, kind: type[C]) -> list[C]:
+    """Return the trainer's callbacks of a kind that are listed before this one."""
+    listed: list[Callback] = getattr(trainer, "callbacks", [])
+    return [c for c in listed[: listed.index(callback)] if isinstance(c, kind)]
+
+
 def require_images(callback: Callback, candidates: list[Candidate]) -> None:
     """Raise CallbackOrderError unless every candidate was rendered, or failed to be."""
     if not candidates or any(c.image is None and c.error is None for c in candidates):
         raise CallbackOrderError(
             f"{type(callback).__name__} found candidates without image and without error: list FlowExecution before it"
+        )
+
+
+def require_scores(callback: Callback, candidates: list[Candidate]) -> None:
+    """Raise CallbackOrderError unless every candidate that was rendered has a score."""
+    require_images(callback, candidates)
+    if any(c.image is not None and c.score is None for c in candidates):
+        raise CallbackOrderError(
+            f"{type(callback).__name__} found rendered candidates without score: "
+            "list ImageMetrics with score= before it"
         )

@@ -3,19 +3,27 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from lightning import LightningModule, Trainer
-from matplotlib.figure import Figure
 
-from callbacks.candidate_callback import CandidateCallback
-from flowsmith.candidates import Candidate, CandidateBatch
-from flowsmith.evaluation.flow_picture import flow_figure
+from callbacks.candidate_callback import CallbackOrderError, CandidateCallback, earlier
+from callbacks.guided_sampling import GuidedSampling
+from callbacks.image_metrics import ImageMetrics
+from callbacks.scored_flow_writer import ScoredFlowWriter
+from flowsmith.candidates import CandidateBatch
+from flowsmith.evaluation.kept_pictures import KeptPictures
+from flowsmith.evaluation.sample_sheets import rows_of, write_sheets
 from flowsmith.files import atomic_write
-from flowsmith.flows import Flow
+from flowsmith.flows import Codec, Domain, Schema
+from flowsmith.scored_flows import read_scored_flows
 
 
 class EvaluationReport(CandidateCallback):
     """List it after `ScoredFlowWriter`, whose rows it reads.
+
+    Everything but the pictures is read from the rows; pictures of the first prompts are kept in
+    ``<run folder>/pictures`` as they come. So neither a stop nor the number of processes changes what is shown.
 
     Args:
         scored_flows: Training rows; flows of other structure are counted as novel.
@@ -25,70 +33,91 @@ class EvaluationReport(CandidateCallback):
 
     def __init__(self, scored_flows: str, domain: str, pictures: int = 8) -> None:
         self._scored_flows, self._domain, self._pictures = scored_flows, domain, pictures
-        self._shown: dict[str, list[Candidate]] = {}
+        self._shown: dict[str, str] = {}  # prompt id -> text
+        self._kept: KeptPictures | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read what the report compares with, so that what is missing is told before anything is rendered."""
+        from flowsmith.designers.known import known_flows
+
+        self._codec = Codec(Schema.core(), Domain.from_yaml(self._domain))
+        self._known = {k.flow.structural_key for k in known_flows(self._scored_flows, self._domain)}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check what is listed before, and ask again for pictures that an earlier start did not keep.
+
+        Raises:
+            CallbackOrderError: No rows, or none with scores, or no prompts would be there at the end.
+        """
+        writers = earlier(trainer, self, ScoredFlowWriter)
+        if not writers:
+            raise CallbackOrderError(
+                "EvaluationReport reads at the end what ScoredFlowWriter joins: list ScoredFlowWriter before it"
+            )
+        if not any(writer.fits_score for writer in writers) and not any(
+            metrics.score for metrics in earlier(trainer, self, ImageMetrics)
+        ):
+            raise CallbackOrderError(
+                "EvaluationReport compares scores, and no row would have one: give ImageMetrics its score=, "
+                "or ScoredFlowWriter its score_weights="
+            )
+        holder: Any = trainer
+        prompts = getattr(holder.datamodule, "prompts", None)
+        if prompts is None:
+            raise CallbackOrderError(
+                "EvaluationReport shows the first prompts of the data, and these have none: use DesignPrompts"
+            )
+        self._shown = {prompt.id: prompt.text for prompt in prompts[: self._pictures]}
+        self._kept = KeptPictures(Path(trainer.default_root_dir) / "pictures")
+        module: Any = pl_module
+        if module.finished:
+            rows = rows_of(read_scored_flows(Path(trainer.default_root_dir) / "rows"), self._shown)
+            module.finished -= {
+                id for id in rows["sample_id"].to_pylist() if not self._kept.path(id).is_file()
+            }
 
     def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
-        """Keep the first pictures of the first prompts."""
+        """Keep the pictures of the prompts that are shown."""
+        if self._kept is None:
+            raise CallbackOrderError(
+                "EvaluationReport works in predict only; remove it from this stage's callbacks"
+            )
         for candidate in batch.candidates:
-            if candidate.prompt.id in self._shown or len(self._shown) < self._pictures:
-                kept = self._shown.setdefault(candidate.prompt.id, [])
-                if candidate.designer not in {c.designer for c in kept}:
-                    kept.append(candidate)
+            if candidate.prompt.id in self._shown and candidate.image is not None:
+                self._kept.keep(candidate.sample_id, candidate.image)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare."""
         if not trainer.is_global_zero:
             return
-        from flowsmith.designers.known import known_flows
-        from flowsmith.evaluation.report import dumps, evaluation_results, evaluation_table
-        from flowsmith.flows import Codec, Domain, Schema
+        from flowsmith.evaluation.report import dumps, evaluation_results, evaluation_table, ranked
         from flowsmith.run_folder import git_revision
-        from flowsmith.scored_flows import read_scored_flows
 
         folder = Path(trainer.default_root_dir)
-        codec = Codec(Schema.core(), Domain.from_yaml(self._domain))
-        known = {k.flow.structural_key for k in known_flows(self._scored_flows, self._domain)}
-        results = evaluation_results(
-            read_scored_flows(folder / "export" / "scored_flows.parquet"), codec, known
-        )
         module: Any = pl_module
-        results |= {"samples_per_prompt": module.samples, "seed": module.seed, "git_revision": git_revision()}
+        table = read_scored_flows(folder / "export" / "scored_flows.parquet")
+        results = evaluation_results(table, self._codec, self._known)
+        results |= {
+            "samples_per_prompt": module.samples,
+            "seeds": {
+                "designers": module.seed,
+                "sampling": [sampling.seed_of(module) for sampling in earlier(trainer, self, GuidedSampling)],
+                "images_per_prompt": _images_per_prompt(table),
+            },
+            "git_revision": git_revision(),
+        }
         with atomic_write(folder / "results.json") as temporary:
             temporary.write_text(dumps(results), encoding="utf-8")
-        if self._shown:
-            with atomic_write(folder / "samples.png") as temporary:
-                contact_sheet(self._shown).savefig(temporary, format="png")
-            with atomic_write(folder / "flows.png") as temporary:
-                flow_figure(self._flows()).savefig(temporary, format="png")
+        if self._kept is not None:
+            write_sheets(folder, table, self._shown, ranked(results), self._kept, self._codec.schema)
         print(evaluation_table(results), flush=True)
         print(
             f"{folder / 'results.json'}: {results['prompts']} prompts, {module.samples} samples each",
             flush=True,
         )
 
-    def _flows(self) -> dict[str, Flow]:
-        """Return each designer's flow for the first prompt on the sheet, equal ones once."""
-        found: dict[str, Flow] = {}
-        for candidate in next(iter(self._shown.values())):
-            if candidate.flow not in found.values():
-                found[f"{candidate.designer}: {candidate.prompt.text}"] = candidate.flow
-        return found
 
-
-def contact_sheet(shown: dict[str, list[Candidate]]) -> Figure:
-    """Return a figure with a row per prompt and a column per designer, scores under the pictures."""
-    designers = list(dict.fromkeys(c.designer for row in shown.values() for c in row))
-    figure = Figure(figsize=(1.5 * len(designers) + 0.3, 1.85 * len(shown)), dpi=110, layout="constrained")
-    grid = figure.subplots(len(shown), len(designers), squeeze=False)
-    for axes, candidates in zip(grid, shown.values(), strict=True):
-        axes[0].set_title(candidates[0].prompt.text, fontsize=7, loc="left", parse_math=False)
-        named = {c.designer: c for c in candidates}
-        for axis, designer in zip(axes, designers, strict=True):
-            axis.set_xticks([])
-            axis.set_yticks([])
-            found = named.get(designer)
-            image = None if found is None else found.image
-            axis.imshow(np.zeros((1, 1, 3), np.uint8) if image is None else image.permute(1, 2, 0).numpy())
-            scored = "" if found is None or found.score is None else f" {found.score:+.2f}"
-            axis.set_xlabel(designer + scored, fontsize=6, parse_math=False)
-    return figure
+def _images_per_prompt(table: pa.Table) -> int:
+    """Return with how many seeds of image noise a prompt was rendered, at most."""
+    seeds = table.group_by("prompt_id").aggregate([("seed", "count_distinct")])
+    return int(pc.max(seeds["seed_count_distinct"]).as_py())

@@ -3,12 +3,12 @@
 from functools import cached_property
 from pathlib import Path
 
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from tqdm import tqdm
 
 from callbacks.candidate_callback import CallbackOrderError, CandidateCallback
 from flowsmith.candidates import CandidateBatch
-from flowsmith.execution import Executor, RenderTask
+from flowsmith.execution import ExecutionError, Executor, ModelLibrary, RenderTask
 
 _WORTH_A_BAR = 100  # tasks; fewer are over before one would read it
 
@@ -32,13 +32,32 @@ class FlowExecution(CandidateCallback):
         device = self._module_device if self._device == "auto" else self._device
         return Executor(self._models, device=device, batch_size=self._batch_size)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there is something to render with.
+
+        Raises:
+            ExecutionError: The folder of models holds no checkpoint.
+        """
+        if not ModelLibrary(self._models).names("checkpoints"):
+            raise ExecutionError(
+                f"models={self._models}: holds no checkpoints, so every flow would fail; "
+                "name a folder with checkpoints/ and loras/"
+            )
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Learn the device before anybody asks for the executor."""
+        self._module_device = str(pl_module.device)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Learn the device before anybody asks for the executor."""
+        self._module_device = str(pl_module.device)
+
     def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
         """Render every candidate that has no image yet."""
         if not batch.candidates and not getattr(module, "finished", None):
             raise CallbackOrderError(
                 "FlowExecution found no flow to render: list GuidedSampling before it, or name designers"
             )
-        self._module_device = str(module.device)
         waiting = {c.sample_id: c for c in batch.candidates if c.image is None and c.error is None}
         # Side by side, so that samples of one flow are computed together.
         order = sorted(waiting.values(), key=lambda c: (c.flow.key, c.sample_id))

@@ -6,7 +6,7 @@ from lightning import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import distributed
 
-from callbacks.candidate_callback import CandidateCallback
+from callbacks.candidate_callback import CandidateCallback, require_scores
 from callbacks.tensorboard import tensorboard_of
 from flowsmith.candidates import CandidateBatch
 from flowsmith.evaluation.statistics import mean_interval
@@ -24,6 +24,7 @@ class GuidanceCurve(CandidateCallback):
 
     def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
         """Collect the scores of guided flows."""
+        require_scores(self, batch.candidates)
         for c in batch.candidates:
             if c.guidance is not None and c.score is not None:
                 self._scores.setdefault(c.guidance, defaultdict(list))[c.prompt.id].append(c.score)

@@ -14,31 +14,40 @@ class GuidedSampling(CandidateCallback):
 
     Args:
         weights: w of l_reference + w (l_policy - l_reference); 0 is the vocabulary model, 1 the policy.
-        samples: Flows a prompt and weight.
+        samples: Flows a prompt and weight; None is the module's number (1 if it has none).
         temperature: Of sampling.
-        seed: Of sampling and of the images' noise; equal seeds give all weights the same noise.
+        seed: Of sampling and of the images' noise; None is the module's (0 if it has none), so that guided flows
+            share their noise with those of the module's designers.
     """
 
     def __init__(
         self,
         weights: Sequence[float] = (0.0, 1.0, 1.5, 2.0),
-        samples: int = 1,
+        samples: int | None = None,
         temperature: float = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         if (
             not weights
             or len(set(weights)) < len(weights)
             or min(weights) < 0
-            or samples < 1
+            or (samples is not None and samples < 1)
             or temperature <= 0
         ):
             raise CallbackOrderError(
                 f"weights={list(weights)}, samples={samples}, temperature={temperature}: "
                 "use different weights >= 0, at least 1 sample, temperature > 0"
             )
-        self.weights, self.samples = [float(w) for w in weights], samples
-        self._temperature, self._seed = temperature, seed
+        self.weights = [float(w) for w in weights]
+        self._samples, self._temperature, self._seed = samples, temperature, seed
+
+    def samples_of(self, module: LightningModule) -> int:
+        """Return how many flows a prompt and weight are sampled with a module."""
+        return int(getattr(module, "samples", 1)) if self._samples is None else self._samples
+
+    def seed_of(self, module: LightningModule) -> int:
+        """Return the seed that is used with a module."""
+        return int(getattr(module, "seed", 0)) if self._seed is None else self._seed
 
     def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
         """Sample flows for the batch's prompts, those apart that a restarted run already has."""
@@ -54,5 +63,5 @@ class GuidedSampling(CandidateCallback):
         finished: frozenset[str] = getattr(holder, "finished", frozenset())
         for weight in self.weights:
             designer = GuidedDesigner(policy, reference, weight, self._temperature)
-            proposed = designer.propose(batch.prompts, self.samples, self._seed)
+            proposed = designer.propose(batch.prompts, self.samples_of(module), self.seed_of(module))
             batch.candidates += [c for c in proposed if c.sample_id not in finished]

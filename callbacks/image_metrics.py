@@ -1,6 +1,8 @@
 """Judges the candidates' images, and logs what came out for each designer."""
 
+import math
 from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ from lightning import LightningModule, Trainer
 from torch import distributed
 
 from callbacks.candidate_callback import CandidateCallback, require_images
-from flowsmith.candidates import CandidateBatch
+from flowsmith.candidates import Candidate, CandidateBatch
 from flowsmith.metrics import Judge
-from flowsmith.metrics.score import Score
+from flowsmith.metrics.score import Score, check_judges
 
 
 class ImageMetrics(CandidateCallback):
@@ -25,15 +27,31 @@ class ImageMetrics(CandidateCallback):
 
     def __init__(self, judges: list[Judge], score: str | None = None, batch_size: int = 64) -> None:
         self.judges = judges
-        self._score = None if score is None else Path(score)
+        self._score_file = None if score is None else Path(score)
         self._batch_size = batch_size
         self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
 
+    @cached_property
+    def score(self) -> Score | None:
+        """The score, None where it is open."""
+        if self._score_file is None:
+            return None
+        score = Score.load(self._score_file)
+        check_judges(f"score={self._score_file}", score.judges, [judge.name for judge in self.judges])
+        return score
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the score, so that a missing or wrong one is told before anything is rendered.
+
+        Raises:
+            ScoreError: There is no readable score, or it weighs judges that are not listed.
+        """
+        _ = self.score
+
     def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
-        """Judge every rendered candidate."""
+        """Judge every rendered candidate; one that cannot be judged becomes a failed one, and the others stay."""
         if batch.candidates:
             require_images(self, batch.candidates)
-        score = None if self._score is None else Score.load(self._score)
         rendered = [c for c in batch.candidates if c.image is not None]
         for start in range(0, len(rendered), self._batch_size):
             part = rendered[start : start + self._batch_size]
@@ -43,11 +61,9 @@ class ImageMetrics(CandidateCallback):
                 with torch.inference_mode():
                     values = judge.judge(images, [c.prompt for c in part]).cpu().tolist()
                 for candidate, value in zip(part, values, strict=True):
-                    if value == value:  # NaN abstains
-                        candidate.judges[judge.name] = value
+                    candidate.judges[judge.name] = value
             for candidate in part:
-                if score is not None:
-                    candidate.score = score(candidate.judges)
+                self._weigh(candidate)
         for candidate in batch.candidates:
             values_of = {**candidate.judges, "rendered": float(candidate.image is not None)}
             if candidate.score is not None:
@@ -56,6 +72,17 @@ class ImageMetrics(CandidateCallback):
                 total = self._sums[name, candidate.designer]
                 total[0] += value
                 total[1] += 1
+
+    def _weigh(self, candidate: Candidate) -> None:
+        """Score a candidate; NaN abstains, but of no judge that the score weighs."""
+        weighed = self.score.judges.keys() if self.score is not None else set[str]()
+        for name, value in candidate.judges.items():
+            if math.isinf(value) or (math.isnan(value) and name in weighed):
+                return candidate.fail(f"{name}={value}")
+        candidate.judges = {name: value for name, value in candidate.judges.items() if not math.isnan(value)}
+        if self.score is not None:
+            candidate.score = self.score(candidate.judges)
+        return None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the last epoch."""

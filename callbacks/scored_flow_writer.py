@@ -2,22 +2,25 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from lightning import LightningModule, Trainer
 
-from callbacks.candidate_callback import CallbackOrderError, CandidateCallback, require_images
+from callbacks.candidate_callback import CallbackOrderError, CandidateCallback, earlier, require_images
 from callbacks.flow_execution import FlowExecution
 from callbacks.image_metrics import ImageMetrics
 from flowsmith.candidates import CandidateBatch
 from flowsmith.metrics import Judge
-from flowsmith.metrics.score import Score
+from flowsmith.metrics.score import Score, check_judges
 from flowsmith.scored_flows import (
     MixedVersionsError,
     ScoredFlow,
+    ScoredFlowsError,
     ShardWriter,
     judge_values,
     read_scored_flows,
@@ -42,21 +45,24 @@ class ScoredFlowWriter(CandidateCallback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out what an earlier start of this run has finished."""
-        found = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, FlowExecution)]
+        found = earlier(trainer, self, FlowExecution)
         if not found:
             raise CallbackOrderError(
                 "ScoredFlowWriter needs the renderer's version: list FlowExecution before it"
             )
         self._execution = found[0]
-        metrics = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, ImageMetrics)]
+        metrics = earlier(trainer, self, ImageMetrics)
+        if not metrics:
+            raise CallbackOrderError(
+                "ScoredFlowWriter found nothing that judges the images: list ImageMetrics before it"
+            )
         self._judges = [judge for callback in metrics for judge in callback.judges]
+        check_judges("score_weights", self._score_weights or {}, [judge.name for judge in self._judges])
         folder = self.folder(trainer) / "rows"
         self._writer = ShardWriter(folder, name=f"process{trainer.global_rank}", rows=1_000_000)
-        if self._writer.finished:
-            versions = {
-                tuple(row.values())
-                for row in read_scored_flows(folder).select(["renderer", "weights"]).to_pylist()
-            }
+        if any(folder.glob("*.parquet")):  # failed rows are of a version too
+            there = read_scored_flows(folder)
+            versions = set(zip(there["renderer"].to_pylist(), there["weights"].to_pylist(), strict=True))
             if versions != {self._versions}:
                 raise MixedVersionsError(
                     f"{folder}: its rows are of renderer and weights {versions}, this run renders with "
@@ -77,6 +83,10 @@ class ScoredFlowWriter(CandidateCallback):
             raise CallbackOrderError(
                 "ScoredFlowWriter works in predict only; remove it from this stage's callbacks"
             )
+        for candidate in batch.candidates:
+            missing = sorted((self._score_weights or {}).keys() - candidate.judges.keys())
+            if missing and candidate.error is None:
+                candidate.fail(f"{missing[0]}=nan")  # a judge of the score must not abstain
         renderer, weights = self._versions
         self._writer.add(
             ScoredFlow.from_candidate(c, renderer=renderer, weights=weights) for c in batch.candidates
@@ -84,21 +94,38 @@ class ScoredFlowWriter(CandidateCallback):
         self._writer.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join the shards of all processes."""
+        """Join the shards of all processes.
+
+        Raises:
+            ScoredFlowsError: Every sample failed; nothing is exported.
+        """
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             folder = self.folder(trainer)
             table = read_scored_flows(folder / "rows")
             table = table.sort_by("sample_id")
+            errors = _errors(table)
+            told = f"{len(table)} scored flows, {errors.total()} of them failed"
+            if errors:
+                told += "; {1} with: {0}".format(*errors.most_common(1)[0])
+            if errors.total() == len(table):
+                raise ScoredFlowsError(
+                    f"{folder / 'rows'}: {told}. Nothing is exported; remove the cause and start again, with --fresh "
+                    "if it lay in the files of models"
+                )
             if self._score_weights is not None:
                 train = table.filter([split == "train" for split in table["split"].to_pylist()])
                 score = Score.fit(judge_values(train), self._score_weights)
                 score.save(folder / "export" / "score.json")
                 table = replace_scores(table, score.column(judge_values(table)).tolist())
             write_scored_flows(folder / "export" / "scored_flows.parquet", table)
-            failed = sum(status == "failed" for status in table["status"].to_pylist())
-            print(f"{folder / 'export'}: {len(table)} scored flows, {failed} of them failed", flush=True)
+            print(f"{folder / 'export'}: {told}", flush=True)
         trainer.strategy.barrier()
+
+    @property
+    def fits_score(self) -> bool:
+        """Whether rows are scored at the end, whatever score they have."""
+        return self._score_weights is not None
 
     @cached_property
     def _versions(self) -> tuple[str, str]:
@@ -123,3 +150,8 @@ def hash_of_weights(models: Mapping[str, str], judges: Iterable[Judge]) -> str:
     judged = {f"judge {judge.name}": judge.weight_hash for judge in judges if judge.weight_hash}
     told = json.dumps({**models, **judged}, sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _errors(table: pa.Table) -> Counter[str]:
+    """Return how often each error (its first line) is there."""
+    return Counter(e.partition("\n")[0] for e in table["error"].to_pylist() if e is not None)

@@ -24,7 +24,7 @@ class Candidate:
         predicted_mean: The ensemble's mean, in standard deviations of score, where it was asked.
         predicted_std: The ensemble's doubt, same unit.
         image: uint8, 3 x height x width; None until rendered, or if rendering failed.
-        error: Why rendering failed.
+        error: Why there is no image, or none that could be judged.
         seconds: Time of rendering, shared evenly within a batch.
         judges: Value per judge.
         score: Standardised weighted sum of the judges.
@@ -45,6 +45,11 @@ class Candidate:
     seconds: float | None = None
     judges: dict[str, float] = field(default_factory=dict)
     score: float | None = None
+
+    def fail(self, error: str) -> None:
+        """Note why nothing came of it; what was there of it is dropped."""
+        self.image, self.error, self.score = None, error, None
+        self.judges = {}
 
 
 @dataclass

@@ -8,11 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from flowsmith.errors import FlowsmithError
 from flowsmith.evaluation.statistics import Samples, mean_interval, paired_difference, win_rate
-from flowsmith.flows import Codec, Flow, validate
+from flowsmith.flows import Codec, CodecError, Flow, FlowError, Schema
 from flowsmith.metrics.diversity import diversity
 from flowsmith.metrics.geneval import TASKS, geneval_accuracies
 from flowsmith.scored_flows import JUDGE_PREFIX
+
+
+class ReportError(FlowsmithError):
+    """Rows from which no comparison can be made."""
 
 
 def evaluation_results(
@@ -31,10 +36,21 @@ def evaluation_results(
 
     Returns:
         ``designers``, ``win_rate``, ``paired`` and ``prompts``.
+
+    Raises:
+        ReportError: A rendered row has no score; it is not a failed one, so no value would be true of it.
     """
     rows_of: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in table.to_pylist():
         rows_of[row["designer"]].append(row)
+    unscored = sum(
+        row["status"] == "ok" and row["score"] is None for rows in rows_of.values() for row in rows
+    )
+    if unscored:
+        raise ReportError(
+            f"{unscored} rendered rows have no score: list ImageMetrics with score= before ScoredFlowWriter, or give "
+            "ScoredFlowWriter score_weights="
+        )
     worst = min(
         (row["score"] for rows in rows_of.values() for row in rows if row["score"] is not None), default=0.0
     )
@@ -42,7 +58,8 @@ def evaluation_results(
     judges = [c.removeprefix(JUDGE_PREFIX) for c in table.column_names if c.startswith(JUDGE_PREFIX)]
     designers = {}
     for name, rows in rows_of.items():
-        flows = [Flow.from_template(row["flow"], codec.schema) for row in rows]
+        proposed = [parsed(row["flow"], codec.schema) for row in rows]
+        flows = [flow for flow in proposed if flow is not None]
         count = diversity(flows, known)
         rendered = [row for row in rows if row["status"] == "ok"]
         designers[name] = {
@@ -51,11 +68,11 @@ def evaluation_results(
                 j: _mean([row[JUDGE_PREFIX + j] for row in rendered]) for j in judges if j != held_out
             },
             "geneval": _geneval(rows, held_out),
-            "valid": _mean([float(not validate(flow, codec.schema)) for flow in flows]),
+            "valid": len(flows) / len(rows),
             "rendered": len(rendered) / len(rows),
             "unique_flows": count.unique_flows,
             "novel_flows": count.novel_flows,
-            "tokens_per_flow": _mean([float(len(codec.encode(flow))) for flow in flows]),
+            "tokens_per_flow": _mean([_tokens(flow, codec) for flow in flows]),
             "seconds_per_image": _mean([row["seconds"] for row in rendered]),
             "samples": len(rows),
         }
@@ -72,6 +89,20 @@ def evaluation_results(
     }
 
 
+def parsed(flow: str, schema: Schema) -> Flow | None:
+    """Return the flow of a row, or None if it is not valid."""
+    try:
+        return Flow.from_template(flow, schema)
+    except FlowError:
+        return None
+
+
+def ranked(results: dict[str, Any]) -> list[str]:
+    """Return the designers' names, best mean score first."""
+    designers: dict[str, Any] = results["designers"]
+    return sorted(designers, key=lambda name: -designers[name]["score"]["mean"])
+
+
 def evaluation_table(results: dict[str, Any]) -> str:
     """Return the results as a table for a terminal (and for Markdown), best score first."""
     head = [
@@ -86,8 +117,8 @@ def evaluation_table(results: dict[str, Any]) -> str:
         "s/image",
     ]
     lines = []
-    ranked = sorted(results["designers"].items(), key=lambda item: -item[1]["score"]["mean"])
-    for name, r in ranked:
+    for name in ranked(results):
+        r = results["designers"][name]
         mean, (low, high) = r["score"]["mean"], (math.nan if e is None else e for e in r["score"]["ci95"])
         lines.append(
             [
@@ -108,6 +139,14 @@ def evaluation_table(results: dict[str, Any]) -> str:
         "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
         for row in [head, rule, *lines]
     )
+
+
+def _tokens(flow: Flow, codec: Codec) -> float | None:
+    """Return a flow's length in tokens; None for a valid one that is outside the domain, which has no tokens."""
+    try:
+        return float(len(codec.encode(flow)))
+    except CodecError:
+        return None
 
 
 def _by_prompt(rows: list[dict[str, Any]], worst: float) -> dict[str, list[float]]:

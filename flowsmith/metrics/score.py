@@ -5,7 +5,7 @@ score = sum_j w_j (x_j - mean_j) / std_j. Held-out judges have no entry here, so
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -34,6 +34,20 @@ class JudgeScale:
     mean: float
     std: float
     weight: float = 1.0
+
+
+def check_judges(setting: str, needed: Iterable[str], listed: Iterable[str]) -> None:
+    """Check, before anything is rendered, that a score will find its judges.
+
+    Raises:
+        ScoreError: One that ``setting`` names is not listed.
+    """
+    listed = list(listed)
+    if missing := sorted(set(needed) - set(listed)):
+        raise ScoreError(
+            f"{setting} weighs {', '.join(missing)}, which no judge here gives; the judges are: "
+            f"{', '.join(listed) or 'none'}. List these too under ImageMetrics, or weigh those alone"
+        )
 
 
 class Score:

@@ -1,9 +1,10 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from flowsmith.evaluation.report import dumps, evaluation_results, evaluation_table
+from flowsmith.evaluation.report import ReportError, dumps, evaluation_results, evaluation_table, ranked
 from flowsmith.scored_flows import ScoredFlow, to_table
 from tests.flows_for_tests import codec, some_flows
 
@@ -59,6 +60,29 @@ def test_failing_does_not_pay() -> None:
     assert b["score"]["mean"] == pytest.approx((1.0 + 5 * -2.0) / 6)
     assert b["rendered"] == pytest.approx(1 / 6)
     assert b["geneval"]["overall"] == pytest.approx(1 / 6)
+
+
+def test_an_invalid_flow_is_counted_and_not_raised() -> None:
+    rows = [_row("a", p, 0, 1.0, 1.0, p % 2) for p in range(5)]
+    broken = {"9": {"class_type": "KSampler", "inputs": {"steps": 0}}}
+    rows[4] = replace(rows[4], flow=json.dumps(broken), flow_key="other")
+    a = evaluation_results(to_table(rows), codec(), set())["designers"]["a"]
+    assert a["valid"] == pytest.approx(4 / 5)
+    assert (a["unique_flows"], a["rendered"]) == (2, 1.0)
+    lengths = [len(codec().encode(flow)) for flow in some_flows(2)]
+    assert a["tokens_per_flow"] == pytest.approx(sum(lengths) / 2)
+
+
+def test_a_rendered_row_without_score_is_no_failure() -> None:
+    rows = [_row("a", p, 0, 1.0, 1.0, 0) for p in range(3)]
+    rows[1:] = [replace(row, score=None) for row in rows[1:]]
+    with pytest.raises(ReportError, match="2 rendered rows have no score: list ImageMetrics with score="):
+        evaluation_results(to_table(rows), codec(), set())
+
+
+def test_designers_are_ranked_by_score() -> None:
+    rows = [_row(d, 0, 0, score, 1.0, 0) for d, score in (("a", 0.5), ("b", 2.0), ("c", -1.0))]
+    assert ranked(evaluation_results(to_table(rows), codec(), set())) == ["b", "a", "c"]
 
 
 def test_json_is_strict() -> None:

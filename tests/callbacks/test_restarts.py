@@ -1,0 +1,75 @@
+"""A run that was stopped and started again: what it keeps, what it makes again, what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from callbacks import FlowExecution, ImageMetrics, ScoredFlowWriter
+from flowsmith.scored_flows import MixedVersionsError, ScoredFlowsError, read_scored_flows
+from lightning_modules.design import DesignModule
+from tests.callbacks.painting import MODELS, Grey, PaintExecutor, StopAfter, Weighed, execution, predict, seen
+
+
+def test_a_restarted_run_renders_only_what_is_missing(tmp_path: Path) -> None:
+    first, second = execution(failing="p0/1"), execution()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        predict(tmp_path, [first, ImageMetrics([Grey("grey")]), ScoredFlowWriter(), StopAfter(1)])
+    assert not (tmp_path / "export").exists()
+    predict(tmp_path, [second, ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
+    rows = read_scored_flows(tmp_path / "rows").to_pylist()
+    assert len(rows) == len({row["sample_id"] for row in rows}) == 48
+    # Ten prompts were written; of them only the two samples that failed are made again.
+    assert len(seen(second)) == 2 * 2 * 2 + 2
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_rows_of_another_renderer_are_refused(tmp_path: Path) -> None:
+    predict(tmp_path, [execution(), ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
+    with pytest.raises(MixedVersionsError, match="--fresh"):
+        predict(tmp_path, [execution(version="2"), ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
+
+
+def test_rows_of_other_judges_are_refused(tmp_path: Path) -> None:
+    predict(tmp_path, [execution(), ImageMetrics([Weighed(1.0)]), ScoredFlowWriter()])
+    predict(tmp_path, [execution(), ImageMetrics([Weighed(1.0)]), ScoredFlowWriter()])
+    with pytest.raises(MixedVersionsError, match="--fresh"):
+        predict(tmp_path, [execution(), ImageMetrics([Weighed(1.5)]), ScoredFlowWriter()])
+
+
+def test_failed_rows_are_of_a_version_too(tmp_path: Path) -> None:
+    chain = [ImageMetrics([Grey("grey")]), ScoredFlowWriter()]
+    with pytest.raises(ScoredFlowsError, match="48 scored flows, 48 of them failed; 48 with: out of paint"):
+        predict(tmp_path, [execution(failing="/"), *chain])
+    assert not (tmp_path / "export").exists()
+    with pytest.raises(MixedVersionsError, match="--fresh"):
+        predict(tmp_path, [execution(version="2"), ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
+    assert read_scored_flows(tmp_path / "rows")["renderer"].unique().to_pylist() == ["1"]
+
+
+def test_the_commonest_error_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict(tmp_path, [execution(failing="a/p1"), ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
+    # p1, p10 and p11, two samples each; the error's first line alone
+    assert "48 scored flows, 6 of them failed; 6 with: out of paint\n" in capsys.readouterr().out
+
+
+def test_a_restart_renders_on_the_modules_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Elsewhere(DesignModule):
+        @property
+        def device(self) -> torch.device:
+            return torch.device("cuda", 3)
+
+    devices = []
+
+    def made(models: Path, device: str, **rest: Any) -> PaintExecutor:
+        devices.append(device)
+        return PaintExecutor()
+
+    monkeypatch.setattr("callbacks.flow_execution.Executor", made)
+    predict(tmp_path, [execution(), ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
+    # All is there; the versions are asked for before the first batch.
+    predict(
+        tmp_path, [FlowExecution(MODELS), ImageMetrics([Grey("grey")]), ScoredFlowWriter()], kind=Elsewhere
+    )
+    assert devices == ["cuda:3"]
