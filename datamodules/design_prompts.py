@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning import LightningDataModule
 
+from datamodules.processes import rank_and_world
 from datamodules.prompt_batches import PromptBatches
 from flowsmith.prompts import Prompt, PromptError, Split, read_prompts
 
@@ -26,7 +27,11 @@ class DesignPrompts(LightningDataModule):
         self.prompts: list[Prompt] = []
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the prompts."""
+        """Read the prompts.
+
+        Raises:
+            PromptError: None is left, or fewer than processes.
+        """
         self.prompts = []
         for split in self._splits:
             taken: dict[str, int] = {}
@@ -38,10 +43,16 @@ class DesignPrompts(LightningDataModule):
             raise PromptError(
                 f"path={self._path}, splits={self._splits}: no prompt is left; name a split it has"
             )
+        _, world = rank_and_world(self)
+        if len(self.prompts) < world:
+            raise PromptError(
+                f"path={self._path}, splits={self._splits}, per_task={self._per_task}: {len(self.prompts)} "
+                f"prompt(s) for {world} processes; take more prompts, or use --trainer.devices 1"
+            )
 
     def predict_dataloader(self) -> PromptBatches:
         """This process's share, in batches of lists."""
-        rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        rank, world = rank_and_world(self)
         return PromptBatches(self.prompts[rank::world], self._batch)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:

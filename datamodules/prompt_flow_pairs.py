@@ -1,6 +1,6 @@
 """Prompt-flow pairs for vocabulary training, with the tokenizer trained on their captions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
+from datamodules.resumable_batches import ResumableBatches
 from flowsmith.flows import Codec, Domain, Schema, augment, load_corpus
 from flowsmith.policy.errors import PolicyError
-from flowsmith.policy.noise import permutation
 from flowsmith.policy.pairs import Pair, corpus_pairs, scored_pairs
 from flowsmith.policy.vocabulary import FlowTokenizer
 from flowsmith.prompts import read_prompts
@@ -40,24 +40,6 @@ class PairBatch:
         return cls([pair.prompt for pair in pairs], [pair.tokens for pair in pairs], weights)
 
 
-class SeededSampler(Sampler[int]):
-    """Orders an epoch as a function of (seed, epoch), not of a global generator."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        """Start at epoch 0."""
-        self._size, self._seed, self._epoch = size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of an epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(permutation(self._size, self._seed, "pairs", self._epoch))
-
-
 class PromptFlowPairs(LightningDataModule):
     """Reads pairs from scored flows, or draws any prompt with any flow of a corpus.
 
@@ -69,8 +51,8 @@ class PromptFlowPairs(LightningDataModule):
         corpus: Folder of hand-written flows; needs ``prompts``.
         flows: How many flows to vary them to; fewer than there are: as they are.
         prompts: JSON lines of prompts; with ``scored_flows`` they only add captions to the tokenizer.
-        pairs: How many pairs to draw from a corpus for training; a tenth as many for validation.
-        batch_size: Pairs in a batch, per process.
+        pairs: How many pairs to draw from a corpus for training, >= 1; a tenth as many for validation.
+        batch_size: Pairs in a batch, per process, >= 1.
         text_vocabulary: Size of the text tokenizer trained on the captions, >= 256.
         score_weight: Pairs weigh exp(score_weight x standard score); 0: all alike.
         seed: Of the order and of the drawing.
@@ -78,6 +60,9 @@ class PromptFlowPairs(LightningDataModule):
     Attributes:
         codec: The flow vocabulary, after ``setup``.
         tokenizer: The text tokenizer with room for it, after ``setup``.
+
+    Raises:
+        PolicyError: The sources contradict each other, or a number leaves its range.
     """
 
     codec: Codec
@@ -101,6 +86,11 @@ class PromptFlowPairs(LightningDataModule):
             raise PolicyError(
                 f"scored_flows={scored_flows}, corpus={corpus}, prompts={prompts}: pairs come from "
                 "one source; give scored_flows, or corpus together with prompts"
+            )
+        if min(batch_size, pairs) < 1:
+            raise PolicyError(
+                f"batch_size={batch_size}, pairs={pairs}: there would be nothing to train on; set both to 1 or "
+                "more"
             )
         self._domain = Path(domain)
         self._scored_flows = scored_flows
@@ -163,11 +153,9 @@ class PromptFlowPairs(LightningDataModule):
             else [],
         }
 
-    def train_dataloader(self) -> DataLoader[Pair]:
-        """Pairs in an order that is a function of (seed, epoch)."""
-        pairs: Any = self._sets["train"]
-        sampler = SeededSampler(len(pairs), self._seed)
-        return DataLoader(pairs, self._batch_size, sampler=sampler, collate_fn=PairBatch.of)
+    def train_dataloader(self) -> ResumableBatches[Pair, PairBatch]:
+        """Pairs in an order that is a function of (seed, epoch), from where a resumed run stands."""
+        return ResumableBatches(self, self._sets["train"], self._batch_size, PairBatch.of, self._seed)
 
     def val_dataloader(self) -> DataLoader[Pair]:
         """Pairs of validation prompts."""

@@ -5,7 +5,9 @@ from typing import Any
 
 from lightning import LightningDataModule
 
+from datamodules.processes import rank_and_world
 from datamodules.prompt_batches import PromptBatches
+from datamodules.resumable_batches import Resumable
 from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.noise import permutation
 from flowsmith.prompts import Prompt, read_prompts
@@ -23,7 +25,7 @@ def cycle_prompts(prompts: list[Prompt], count: int, seed: int, cycle: int) -> l
     return [prompts[i] for i in order[place * count : (place + 1) * count]]
 
 
-class _Cycles:
+class _Cycles(Resumable):
     """One rank's prompts of every cycle that is still to come in this epoch."""
 
     def __init__(self, data: "Prompts") -> None:
@@ -33,7 +35,7 @@ class _Cycles:
         return self._data.cycles
 
     def __iter__(self) -> Iterator[list[Prompt]]:
-        data, rank, world = self._data, *self._data.rank_and_world()
+        data, rank, world = self._data, *rank_and_world(self._data)
         # The module counts finished cycles and keeps the count in its checkpoints: the loader has no state of
         # its own, and prefetching cannot put it ahead of the training.
         start = data.finished_cycles()
@@ -46,14 +48,16 @@ class Prompts(LightningDataModule):
 
     Args:
         path: JSON lines of prompts with the splits train and validation.
-        cycles: Cycles in an epoch (what the trainer counts as batches).
+        cycles: Cycles in an epoch (what the trainer counts as batches), >= 1.
         batch_prompts: Prompts in a cycle, over all processes.
-        validation_prompts: How many validation prompts to use, from the first; 0: none.
-        validation_batch: Prompts in a validation batch, per process.
+        validation_prompts: How many validation prompts to use, from the first; 0: none, else at least one a
+            process.
+        validation_batch: Prompts in a validation batch, per process, >= 1.
         seed: Of the order.
 
     Raises:
-        PolicyError: In ``setup``: too few prompts, or a batch that does not divide among the processes.
+        PolicyError: A number leaves its range; in ``setup``: too few prompts, or a batch that does not divide
+            among the processes.
     """
 
     def __init__(
@@ -66,6 +70,11 @@ class Prompts(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if min(cycles, validation_batch) < 1 or validation_prompts < 0:
+            raise PolicyError(
+                f"cycles={cycles}, validation_batch={validation_batch}, validation_prompts="
+                f"{validation_prompts}: set the first two to 1 or more, the last to 0 (no validation) or more"
+            )
         self.path = path
         self.cycles = cycles
         self.batch_prompts = batch_prompts
@@ -84,16 +93,17 @@ class Prompts(LightningDataModule):
                 f"batch_prompts={self.batch_prompts}, but {self.path} has {len(self.train_prompts)} training "
                 "prompts; a cycle takes different prompts: use a number from 1 to that"
             )
-        _, world = self.rank_and_world()
+        _, world = rank_and_world(self)
         if self.batch_prompts % world:
             raise PolicyError(
                 f"batch_prompts={self.batch_prompts} does not divide among {world} processes; "
                 f"use a multiple of {world}"
             )
-
-    def rank_and_world(self) -> tuple[int, int]:
-        """Return this process's rank and their number; 0 and 1 without a trainer."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if 0 < len(self._validation) < world:
+            raise PolicyError(
+                f"validation_prompts={self._validation_prompts} leaves {len(self._validation)} of {self.path} "
+                f"for {world} processes, and each needs one; use {world} or more, or 0 for no validation"
+            )
 
     def finished_cycles(self) -> int:
         """Return the cycles that the module has finished; 0 without a trainer."""
@@ -107,7 +117,7 @@ class Prompts(LightningDataModule):
 
     def val_dataloader(self) -> PromptBatches:
         """This process's share of the validation prompts."""
-        rank, world = self.rank_and_world()
+        rank, world = rank_and_world(self)
         return PromptBatches(self._validation[rank::world], self._validation_batch)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:

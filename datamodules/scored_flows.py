@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.prompt_flow_pairs import SeededSampler
+from datamodules.resumable_batches import ResumableBatches
 from flowsmith.flows import Codec, Domain, Flow, Schema
 from flowsmith.rewards.splits import PARTS, Balance, Part, SplitError, assign_parts, held_out, row_weights
 from flowsmith.scored_flows import read_scored_flows
@@ -190,11 +190,10 @@ class ScoredFlowsData(LightningDataModule):
                 )  # a flow outside of the domain is told here, not in the middle of an epoch
         return flows
 
-    def train_dataloader(self) -> DataLoader[ScoredBatch]:
-        """Training rows by prompt, in an order that is a function of (seed, epoch)."""
-        items: Any = self._items["train"]
-        sampler = SeededSampler(len(items), self._seed)
-        return DataLoader(items, self._prompts_per_batch, sampler=sampler, collate_fn=ScoredBatch.join)
+    def train_dataloader(self) -> ResumableBatches[ScoredBatch, ScoredBatch]:
+        """Training rows by prompt, in an order that is a function of (seed, epoch), from where a run stands."""
+        items, size = self._items["train"], self._prompts_per_batch
+        return ResumableBatches(self, items, size, ScoredBatch.join, self._seed)
 
     def val_dataloader(self) -> DataLoader[ScoredBatch]:
         """All held-out rows by prompt."""

@@ -1,4 +1,4 @@
-"""What a hand-written training loop needs of several processes; on one process each is a no-op."""
+"""What training needs of several processes beyond averaged gradients; on one process each is a no-op."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -18,6 +18,11 @@ def no_sync(module: LightningModule) -> AbstractContextManager[None]:
 def summed(module: LightningModule, values: Tensor) -> Tensor:
     """Return the sum over processes, on the CPU."""
     return cast(Tensor, module.trainer.strategy.reduce(values.to(module.device), reduce_op="sum")).cpu()
+
+
+def mean_of_processes(module: LightningModule, values: Tensor) -> Tensor:
+    """Return the mean over processes as floating point, on the module's device."""
+    return cast(Tensor, module.trainer.strategy.reduce(values.to(module.device).float(), reduce_op="mean"))
 
 
 def gathered(module: LightningModule, values: Tensor) -> Tensor:

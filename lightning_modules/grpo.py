@@ -29,6 +29,7 @@ from flowsmith.policy.experience import MicroBatch, add_reference, cut, group_va
 from flowsmith.policy.reward import Reward, predicted
 from flowsmith.prompts import Prompt
 from lightning_modules.collective import averaged, gathered, no_sync, summed
+from lightning_modules.learning_rate import planned_steps
 
 
 class GRPOModule(LightningModule):
@@ -49,13 +50,13 @@ class GRPOModule(LightningModule):
         kl: Its estimator.
         aggregation: How tokens become one loss.
         epochs: Passes over a cycle's samples.
-        minibatches: Optimizer steps in a pass.
+        minibatches: Optimizer steps in a pass; each takes equally many of a process's prompts.
         micro_batch: Sequences in one forward pass.
-        learning_rate: Peak of AdamW.
-        weight_decay: Of AdamW.
-        warmup_steps: Optimizer steps in which the learning rate rises.
-        decay: Whether it falls linearly to 0 at the end of the run.
-        max_grad_norm: Gradients are scaled down to this norm.
+        learning_rate: Peak of AdamW, >= 0.
+        weight_decay: Of AdamW, >= 0.
+        warmup_steps: Optimizer steps in which the learning rate rises, >= 0.
+        decay: Whether it falls linearly to 0 at the end of the run, if the run has one.
+        max_grad_norm: Gradients are scaled down to this norm, > 0.
         seed: Of all samples.
 
     Attributes:
@@ -63,6 +64,11 @@ class GRPOModule(LightningModule):
         reference: Never trains.
         ensemble: Predicts rewards.
         cycle: Finished cycles.
+        tokens: Tokens of prompts and flows in them, over all processes.
+
+    Raises:
+        ObjectiveError: A setting leaves its range or contradicts another; in training: ``minibatches`` does
+            not divide a process's prompts.
     """
 
     def __init__(
@@ -98,6 +104,11 @@ class GRPOModule(LightningModule):
             raise ObjectiveError(
                 f"epochs={epochs}, minibatches={minibatches}, micro_batch={micro_batch}: use 1 or more"
             )
+        if not (min(learning_rate, weight_decay, warmup_steps) >= 0 and max_grad_norm > 0):
+            raise ObjectiveError(
+                f"learning_rate={learning_rate}, weight_decay={weight_decay}, warmup_steps={warmup_steps}, "
+                f"max_grad_norm={max_grad_norm}: set the first three to 0 or more, the last above 0"
+            )
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold what trains; the frozen networks come from the exports
         self.objective = GRPO(ratio, epsilon_low, epsilon_high, beta, kl, aggregation)
@@ -105,6 +116,7 @@ class GRPOModule(LightningModule):
         self.reference: Policy
         self.ensemble: Reward
         self.cycle = 0
+        self.tokens = 0
         self._folders = (vocabulary, reward)
         self._samples, self._temperature, self._doubt_penalty = samples, temperature, doubt_penalty
         self._advantage: AdvantageKind = advantage
@@ -131,8 +143,8 @@ class GRPOModule(LightningModule):
         rate, decay = self._adam
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, rate, weight_decay=decay)
-        cycles = int(self.trainer.estimated_stepping_batches)
-        total = cycles * self._epochs * self._minibatches if self._decay and cycles > 0 else None
+        per_cycle = self._epochs * self._minibatches
+        total = planned_steps(self.trainer, per_cycle) if self._decay else None
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: linear_schedule(step, self._warmup_steps, total)
         )
@@ -140,6 +152,12 @@ class GRPOModule(LightningModule):
 
     def training_step(self, batch: list[Prompt], batch_idx: int) -> None:
         """Run one cycle on this process's share of the cycle's prompts."""
+        if len(batch) % self._minibatches:
+            raise ObjectiveError(
+                f"minibatches={self._minibatches}, but a process has {len(batch)} prompts in a cycle: updates of "
+                "unequal size would depend on the number of processes; make data.batch_prompts a multiple of "
+                "processes x minibatches"
+            )
         clock = [time.perf_counter()]
         seed = derived_seed(self._seed, "cycle", self.cycle)
         texts, names = [p.text for p in batch], [p.id for p in batch]
@@ -151,12 +169,10 @@ class GRPOModule(LightningModule):
         rewards = mean - self._doubt_penalty * std
         everyone = gathered(self, rewards)
         mine = slice(self.global_rank * len(batch), (self.global_rank + 1) * len(batch))
-        merits = advantages(everyone, self._advantage, self._advantage_epsilon)[mine].flatten()
+        merits = advantages(everyone, self._advantage, self._advantage_epsilon)[mine]
         clock.append(time.perf_counter())
 
-        rollouts = [rollout for group in groups for rollout in group]
-        prompts = [text for text in texts for _ in range(self._samples)]
-        updates = cut(self.policy, prompts, rollouts, merits, self._minibatches, self._micro_batch)
+        updates = cut(self.policy, texts, groups, merits, self._minibatches, self._micro_batch)
         if self.objective.beta > 0:
             add_reference(self.reference, updates, self._temperature)
         metrics: Metrics = {}
@@ -165,7 +181,7 @@ class GRPOModule(LightningModule):
                 add_metrics(metrics, self._update(update))
         clock.append(time.perf_counter())
         self.cycle += 1
-        self._log_cycle(rollouts, everyone, mean, std, metrics, clock)
+        self._log_cycle([r for group in groups for r in group], everyone, mean, std, metrics, clock)
 
     def _update(self, update: list[MicroBatch]) -> Metrics:
         """Take one optimizer step with the gradient of the whole batch of all processes."""
@@ -201,11 +217,14 @@ class GRPOModule(LightningModule):
         add_metrics(metrics, rollout_metrics(rollouts, mean, std))
         values = {name: value.item() for name, value in averaged(self, metrics).items()}
         lengths = gathered(self, torch.tensor([float(len(r.flow_tokens)) for r in rollouts]))
+        prompts = torch.tensor(float(sum(len(r.prompt_ids) for r in rollouts)), dtype=torch.double)
+        self.tokens += int(lengths.sum() + summed(self, prompts))
         flows = gathered(self, torch.tensor([derived_seed(r.flow.key) for r in rollouts]))
         values |= group_values(rewards, lengths) | {
             "unique_flows": float(len(set(flows.tolist()))),
             "optimizer_step": float(self.global_step),
             "samples_seen": float(self.cycle * rewards.numel()),
+            "num_tokens": float(self.tokens),
             "learning_rate": float(cast(Any, self.optimizers()).param_groups[0]["lr"]),
             "step_time": clock[-1] - clock[0],
         }
@@ -226,16 +245,16 @@ class GRPOModule(LightningModule):
             self.reference.export(temporary / "reference")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what trains, and the cursor that prompts and random numbers derive from."""
+        """Keep what trains, the cursor that prompts and random numbers derive from, and what is logged."""
         trained = self._trained()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
-        checkpoint["cycle"] = self.cycle
+        checkpoint["cycle"], checkpoint["num_tokens"] = self.cycle, self.tokens
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the cursor.
 
         Raises:
-            ObjectiveError: The checkpoint belongs to a model whose other parts train.
+            ObjectiveError: The checkpoint is of another stage, or of a model whose other parts train.
         """
         missing = self._trained() - checkpoint["state_dict"].keys()
         if missing:
@@ -243,7 +262,12 @@ class GRPOModule(LightningModule):
                 f"checkpoint: {len(missing)} of {len(self._trained())} trained tensors are not in it, the "
                 f"first {min(missing)}; it is of another model: start in a fresh run folder"
             )
-        self.cycle = checkpoint["cycle"]
+        if "cycle" not in checkpoint:
+            raise ObjectiveError(
+                "checkpoint: no count of finished cycles is in it, so it is not of GRPO; name one that GRPO "
+                "wrote, or start in a fresh run folder"
+            )
+        self.cycle, self.tokens = checkpoint["cycle"], checkpoint.get("num_tokens", 0)
 
     def _trained(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from datamodules.scored_flows import ScoredBatch
 from flowsmith.flows import Codec
-from flowsmith.objectives.schedule import linear_schedule
 from flowsmith.rewards import RewardEnsemble, SmallEncoder
 from flowsmith.rewards.assessment import assess
 from flowsmith.rewards.bootstrap import bootstrap_weights
 from flowsmith.rewards.calibration import fit_scale
 from flowsmith.rewards.losses import ranking_loss, regression_loss
 from flowsmith.rewards.splits import Part
+from lightning_modules.learning_rate import rise_and_fall
 
 
 class _ScoredFlows(Protocol):
@@ -106,16 +106,11 @@ class RewardEnsembleModule(LightningModule):
         self.ensemble.target_std.fill_(data.target_std)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a linear rise and fall."""
+        """AdamW with a linear rise and fall; in a run without an end the learning rate stays at its peak."""
         optimizer = torch.optim.AdamW(
             self.ensemble.parameters(), self._learning_rate, weight_decay=self._weight_decay
         )
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(self._warmup * total)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: linear_schedule(step, warmup, total)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return rise_and_fall(self.trainer, optimizer, self._warmup)
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
         """Return the sum of the members' losses: summed, so that each member learns as if it were alone."""

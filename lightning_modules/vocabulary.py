@@ -13,9 +13,11 @@ from torch import Tensor
 
 from datamodules.prompt_flow_pairs import PairBatch
 from flowsmith.flows import Codec, validate
-from flowsmith.objectives.schedule import linear_schedule
 from flowsmith.policy import FlowBatch, FlowScores, FlowTokenizer, Policy, generate, score_flows
 from flowsmith.policy.build import DType
+from flowsmith.policy.errors import PolicyError
+from lightning_modules.collective import mean_of_processes
+from lightning_modules.learning_rate import rise_and_fall
 
 
 class _Vocabulary(Protocol):
@@ -38,11 +40,15 @@ class VocabularyModule(LightningModule):
         lora_rank: Rank of the adapter on ``base``; 0 trains all of it.
         lora_alpha: Its scale, ``lora_alpha / lora_rank``.
         dtype: Weights of ``base``.
-        learning_rate: Peak of AdamW.
-        weight_decay: Of AdamW.
-        warmup: Share of all steps in which the learning rate rises, 0..1; then it falls to 0.
+        learning_rate: Peak of AdamW, >= 0.
+        weight_decay: Of AdamW, >= 0.
+        warmup: Share of all steps in which the learning rate rises, 0..1; then it falls to 0. In a run
+            without an end it stays at its peak.
         samples: Flows sampled a prompt in the first validation batch.
         seed: Of initial weights and validation samples.
+
+    Raises:
+        PolicyError: A number leaves its range, or ``lora_rank`` is given without a ``base``.
     """
 
     def __init__(
@@ -64,6 +70,16 @@ class VocabularyModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if lora_rank and (lora_rank < 0 or base is None):
+            raise PolicyError(
+                f"lora_rank={lora_rank}, base={base}: an adapter of rank 1 or more stands on a pretrained model; "
+                "give base, or set lora_rank=0 to train all of a new one"
+            )
+        if not (learning_rate >= 0 and weight_decay >= 0 and 0 <= warmup <= 1):
+            raise PolicyError(
+                f"learning_rate={learning_rate}, weight_decay={weight_decay}, warmup={warmup}: set the first "
+                "two to 0 or more, warmup to a share from 0 to 1"
+            )
         self.policy: Policy
         self._budget = budget
         self._small = {"hidden": hidden, "layers": layers, "heads": heads, "context": context, "seed": seed}
@@ -93,27 +109,23 @@ class VocabularyModule(LightningModule):
         """AdamW with a linear rise and fall."""
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, self._learning_rate, weight_decay=self._weight_decay)
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(self._warmup * total)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: linear_schedule(step, warmup, total)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return rise_and_fall(self.trainer, optimizer, self._warmup)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """Return the weighted mean loss over free tokens."""
-        loss, _ = self._loss(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.prompts))
+        """Return this process's share of the weighted mean loss over the free tokens of all processes."""
+        loss, scores = self._summed_loss(batch)
+        # Distributed training averages gradients over processes. Divided by a count of its own, a token of a
+        # process with few would weigh more than one of another.
+        loss = loss / mean_of_processes(self, scores.free.sum()).clamp(min=1).to(loss)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.prompts), sync_dist=True)
         return loss
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Measure loss and accuracy over free tokens; sample flows for the first batch and validate them."""
-        loss, scores = self._loss(batch)
-        free = int(scores.free.sum())
-        accuracy = scores.likeliest.sum() / max(free, 1)
-        self.log_dict(
-            {"val/loss": loss, "val/accuracy": accuracy}, batch_size=free, prog_bar=True, sync_dist=True
-        )
+        loss, scores = self._summed_loss(batch)
+        free = max(int(scores.free.sum()), 1)
+        measured = {"val/loss": loss / free, "val/accuracy": scores.likeliest.sum() / free}
+        self.log_dict(measured, batch_size=free, prog_bar=True, sync_dist=True)
         if batch_idx:
             return
         prompts = list(dict.fromkeys(batch.prompts))
@@ -132,9 +144,11 @@ class VocabularyModule(LightningModule):
         """Write the policy, whole or not at all."""
         self.policy.export(folder)
 
-    def _loss(self, batch: PairBatch) -> tuple[Tensor, FlowScores]:
+    def _summed_loss(self, batch: PairBatch) -> tuple[Tensor, FlowScores]:
+        """Return the weighted loss summed over free tokens.
+
+        Weights are 1 on average over all pairs; whoever divided by those of a batch would undo them within it.
+        """
         scores = score_flows(self.policy, FlowBatch.build(self.policy, batch.prompts, batch.tokens))
         weights = batch.weights.to(scores.logprobs)[:, None]
-        # Weights are 1 on average over all pairs. Dividing by those of the batch would undo them within each
-        # batch.
-        return -(scores.logprobs * weights).sum() / scores.free.sum().clamp(min=1), scores
+        return -(scores.logprobs * weights).sum(), scores

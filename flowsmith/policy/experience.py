@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.logprobs import FlowBatch, score_flows
 from flowsmith.policy.model import Policy
 from flowsmith.policy.sampling import Rollout
@@ -31,32 +32,43 @@ class MicroBatch:
 def cut(
     policy: Policy,
     prompts: Sequence[str],
-    rollouts: Sequence[Rollout],
+    groups: Sequence[Sequence[Rollout]],
     advantages: Tensor,
     minibatches: int,
     micro_batch: int,
 ) -> list[list[MicroBatch]]:
-    """Cut a cycle's sequences into updates, and each update into micro-batches of similar length.
+    """Cut a cycle's groups into updates, and each update into micro-batches of similar length.
 
     Args:
         policy: Whose vocabulary applies.
-        prompts: One a sequence.
-        rollouts: One a sequence, groups side by side.
-        advantages: One a sequence.
-        minibatches: Optimizer steps for one pass; neighbouring groups stay together.
+        prompts: One a group.
+        groups: Rollouts, equally many for each prompt.
+        advantages: Prompts x samples.
+        minibatches: Optimizer steps for one pass; divides the number of groups, which are never torn apart.
         micro_batch: Sequences in one forward pass; changes memory and speed, not the gradient.
 
     Returns:
         Per update its micro-batches, none empty.
+
+    Raises:
+        PolicyError: ``minibatches`` does not divide the number of groups.
     """
+    size, rest = divmod(len(groups), minibatches)
+    if rest:
+        raise PolicyError(
+            f"minibatches={minibatches} for {len(groups)} prompts: use a number that divides them"
+        )
+    texts = [prompt for prompt, group in zip(prompts, groups, strict=True) for _ in group]
+    rollouts = [rollout for group in groups for rollout in group]
+    merits = advantages.flatten()
     updates: list[list[MicroBatch]] = []
-    for part in torch.arange(len(rollouts)).chunk(minibatches):
+    for part in torch.arange(len(rollouts)).split(size * advantages.shape[1]):
         # Sorting by length saves padding; the order within an update does not matter to its gradient.
         order = sorted(
             part.tolist(), key=lambda i: len(rollouts[i].prompt_ids) + len(rollouts[i].flow_tokens)
         )
         pieces = [order[i : i + micro_batch] for i in range(0, len(order), micro_batch)]
-        updates.append([_micro_batch(policy, prompts, rollouts, advantages, piece) for piece in pieces])
+        updates.append([_micro_batch(policy, texts, rollouts, merits, piece) for piece in pieces])
     return updates
 
 
@@ -108,7 +120,7 @@ def rollout_metrics(
     count = torch.tensor(float(len(rollouts)))
     lengths = torch.tensor([float(len(rollout.flow_tokens)) for rollout in rollouts])
     return {
-        "rewards/ensemble_mean": (mean.sum(), count),
-        "rewards/ensemble_std": (std.sum(), count),
+        "rewards/ensemble/mean": (mean.sum(), count),
+        "rewards/ensemble/doubt": (std.sum(), count),
         "completions/mean_length": (lengths.sum(), count),
     }

@@ -8,9 +8,10 @@ from random import Random
 import pytest
 import yaml
 
-from datamodules.prompt_flow_pairs import PairBatch, PromptFlowPairs, SeededSampler
+from datamodules.prompt_flow_pairs import PairBatch, PromptFlowPairs
 from flowsmith.flows import Flow, random_flow
 from flowsmith.policy import PolicyError
+from flowsmith.policy.pairs import Pair
 from flowsmith.prompts import Prompt, Split, write_prompts
 from flowsmith.scored_flows import ScoredFlow, to_table, write_scored_flows
 from tests.policy.world import DOMAIN, PROMPTS, small_codec
@@ -103,21 +104,10 @@ def test_the_tokenizer_is_the_same_on_every_process(world: Path) -> None:
     assert scored(world).tokenizer.text.to_str() == scored(world).tokenizer.text.to_str()
 
 
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    sampler, other = SeededSampler(50, 0), SeededSampler(50, 0)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    other.set_epoch(1)
-    assert sorted(first) == sorted(second) == list(range(50))
-    assert first != second == list(other)
-
-
-def test_collating_keeps_rows_together(world: Path) -> None:
-    pairs = scored(world).train_dataloader().dataset
-    batch = PairBatch.of([pairs[i] for i in (2, 0)])
-    assert batch.prompts == [pairs[2].prompt, pairs[0].prompt]
-    assert batch.tokens == [pairs[2].tokens, pairs[0].tokens]
+def test_collating_keeps_rows_together() -> None:
+    pairs = [Pair("a", (1, 2), 0.5), Pair("b", (3,), 2.0)]
+    batch = PairBatch.of(pairs)
+    assert (batch.prompts, batch.tokens, batch.weights.tolist()) == (["a", "b"], [(1, 2), (3,)], [0.5, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -126,6 +116,12 @@ def test_collating_keeps_rows_together(world: Path) -> None:
 def test_one_source_is_needed(sources: dict[str, str]) -> None:
     with pytest.raises(PolicyError, match="one source"):
         PromptFlowPairs("domain.yaml", **sources)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("pairs", -1), ("pairs", 0)])
+def test_numbers_that_leave_nothing_to_train_on(name: str, value: int) -> None:
+    with pytest.raises(PolicyError, match=f"{name}={value}.*1 or more"):
+        PromptFlowPairs("domain.yaml", scored_flows="a", **{name: value})  # type: ignore[arg-type]
 
 
 def test_scored_flows_without_training_prompts_are_refused(world: Path) -> None:

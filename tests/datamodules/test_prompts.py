@@ -82,3 +82,26 @@ def test_training_never_sees_another_split(path: str) -> None:
 def test_batches_that_cannot_be(path: str, batch: int, world: int, message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         attach(Prompts(path, batch_prompts=batch), world=world)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cycles": 0}, "cycles=0.*1 or more"),
+        ({"cycles": -1}, "cycles=-1.*1 or more"),
+        ({"validation_batch": 0}, "validation_batch=0.*1 or more"),
+        ({"validation_prompts": -1}, r"validation_prompts=-1.*0 \(no validation\) or more"),
+    ],
+)
+def test_numbers_outside_of_their_range(path: str, settings: dict[str, int], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        Prompts(path, **settings)
+
+
+def test_each_process_validates_or_none_does(path: str) -> None:
+    # The file has seven validation prompts: asking for more does not help eight processes.
+    for wanted, world in ((1, 2), (7, 8), (32, 8)):
+        with pytest.raises(PolicyError, match=f"use {world} or more, or 0 for no validation"):
+            attach(Prompts(path, batch_prompts=16, validation_prompts=wanted), world=world)
+    for wanted, world in ((0, 2), (2, 2), (7, 4)):
+        attach(Prompts(path, batch_prompts=16, validation_prompts=wanted), world=world)

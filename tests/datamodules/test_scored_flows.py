@@ -73,19 +73,6 @@ def test_order_of_rows_and_shards_does_not_matter(tmp_path: Path) -> None:
         assert torch.equal(a.scores, b.scores)
 
 
-def test_epochs_differ_and_repeat_exactly(tmp_path: Path) -> None:
-    module = data(tmp_path)
-
-    def order(epoch: int) -> list[str]:
-        loader: Any = module.train_dataloader()
-        loader.sampler.set_epoch(epoch)
-        return [p for b in loader for p in b.prompt_ids]
-
-    assert order(0) == order(0)
-    assert order(0) != order(1)
-    assert sorted(order(0)) == sorted(order(1))
-
-
 def test_rows_of_a_prompt_stay_together_up_to_the_limit(tmp_path: Path) -> None:
     for batch in batches(data(tmp_path, prompts_per_batch=1).val_dataloader()):
         assert len(batch.prompts) >= len(set(batch.prompt_ids))

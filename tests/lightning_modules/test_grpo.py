@@ -1,5 +1,6 @@
 """The GRPO stage: learns, resumes bit for bit, and has one gradient on any number of processes."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,15 @@ def test_first_cycle_logs_what_can_be_computed_by_hand(world: Path, tmp_path: Pa
         "reward": rewards.mean().item(),
         "reward_std": rewards.std(1).mean().item(),
         "frac_reward_zero_std": sum(len(set(row)) == 1 for row in rewards.tolist()) / 4,
-        "rewards/ensemble_mean": mean.mean().item(),
-        "rewards/ensemble_std": 0.25,
+        "rewards/ensemble/mean": mean.mean().item(),
+        "rewards/ensemble/doubt": 0.25,
         "completions/mean_length": sum(lengths) / 16,
         "completions/min_length": min(lengths),
         "completions/max_length": max(lengths),
         "unique_flows": len({r.flow.key for r in rollouts}),
         "optimizer_step": 1,
         "samples_seen": 16,
+        "num_tokens": sum(lengths) + sum(len(r.prompt_ids) for r in rollouts),
         "ratio_mean": 1.0,
         "clip_ratio/region_mean": 0.0,
     }
@@ -177,27 +179,37 @@ def test_a_checkpoint_holds_only_what_trains(world: Path, tmp_path: Path) -> Non
     assert saved["cycle"] == 1
 
 
-def test_a_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [("cycle", "no count of finished cycles"), ("weights", r"1 of .* trained tensors")],
+)
+def test_a_checkpoint_of_another_model_is_refused(
+    lacking: str, message: str, world: Path, tmp_path: Path
+) -> None:
     grpo = module(world)
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
     trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 1))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
-    saved["state_dict"].popitem()
+    if lacking == "cycle":
+        del saved["cycle"]
+    else:
+        saved["state_dict"].popitem()
     torch.save(saved, tmp_path / "less.ckpt")
-    with pytest.raises(ObjectiveError, match=r"1 of .* trained tensors"):
+    with pytest.raises(ObjectiveError, match=message):
         trainer(tmp_path).fit(
             module(world), data(world, 2), ckpt_path=str(tmp_path / "less.ckpt"), weights_only=False
         )
 
 
 def test_two_processes_have_the_gradient_of_one(world: Path, tmp_path: Path) -> None:
-    """Two real gloo processes, two cycles of two updates: fp64 gradients, then metrics."""
+    """Two real gloo processes, two cycles of two epochs of two updates: fp64 gradients, then metrics."""
     results = []
     for processes in (1, 2):
         file = str(tmp_path / f"{processes}.pt")
         grpo = module(
-            world, double=True, micro_batch=3, epochs=2, max_grad_norm=1e9, beta=0.1, learning_rate=1e-3
-        )
+            world, double=True, micro_batch=3, epochs=2, minibatches=2, advantage="batch", max_grad_norm=1e9,
+            beta=0.1, learning_rate=1e-3,
+        )  # fmt: skip
         strategy: dict[str, Any] = (
             {"devices": 2, "strategy": "ddp_spawn"} if processes == 2 else {"devices": 1}
         )
@@ -205,7 +217,7 @@ def test_two_processes_have_the_gradient_of_one(world: Path, tmp_path: Path) -> 
         t.fit(grpo, data(world, 2))
         results.append(torch.load(file, weights_only=False))
     one, two = results
-    assert len(one["gradients"]) == len(two["gradients"]) == 4
+    assert len(one["gradients"]) == len(two["gradients"]) == 8
     torch.testing.assert_close(two["gradients"], one["gradients"], atol=1e-9, rtol=0)
     for mine, other in zip(one["cycles"], two["cycles"], strict=True):
         timed = {name for name in mine if name.startswith("time/") or name == "step_time"}
@@ -257,8 +269,47 @@ def test_lora_trains_its_second_adapter_only(world: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"samples": 1}, "use 2"), ({"epochs": 0}, "use 1 or more"), ({"beta": 0.1, "kl": "k1"}, "k3")],
+    [
+        ({"samples": 1}, "use 2"),
+        ({"epochs": 0}, "use 1 or more"),
+        ({"beta": 0.1, "kl": "k1"}, "k3"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0.*0 or more"),
+        ({"warmup_steps": -1}, "warmup_steps=-1.*0 or more"),
+        ({"max_grad_norm": 0.0}, r"max_grad_norm=0.0: .*above 0"),
+    ],
 )
 def test_settings_that_cannot_work(world: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ObjectiveError, match=message):
         module(world, **settings)
+
+
+def test_minibatches_that_do_not_divide_the_prompts_are_refused_before_sampling(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_modules.grpo.generate", lambda *_, **__: pytest.fail("it sampled"))
+    with pytest.raises(ObjectiveError, match=r"minibatches=3, but a process has 4.*batch_prompts a multiple"):
+        trainer(tmp_path).fit(module(world, minibatches=3), data(world, 1))
+
+
+@pytest.mark.parametrize(
+    ("ends", "steps"),
+    [
+        ({"max_epochs": 2}, 24),  # of three cycles of two epochs of two updates
+        ({"max_epochs": 2, "max_steps": 8}, 8),
+        ({"max_epochs": -1, "max_steps": 8}, 8),
+        ({"max_epochs": -1}, None),
+    ],
+)
+def test_the_learning_rate_falls_to_zero_where_the_run_ends(
+    world: Path, tmp_path: Path, ends: dict[str, int], steps: int | None
+) -> None:
+    recorder = Recorder()
+    grpo = module(world, samples=2, epochs=2, minibatches=2, learning_rate=1e-3, warmup_steps=1)
+    t = trainer(tmp_path, callbacks=[recorder, Kill(4)], **ends)
+    with pytest.raises(Killed) if steps is None or steps > 16 else nullcontext():
+        t.fit(grpo, data(world, 3))
+    # By hand: the rise ends at step 1, the fall at the last; what is logged is for the step after.
+    expected = [1e-3 if steps is None else 1e-3 * (steps - done) / (steps - 1) for done in (4, 8, 12, 16)]
+    logged = [cycle["learning_rate"] for cycle in recorder.cycles]
+    assert logged == pytest.approx(expected[: len(logged)])
+    assert len(logged) == (4 if steps != 8 else 2)

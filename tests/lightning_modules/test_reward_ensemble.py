@@ -12,6 +12,7 @@ from flowsmith.rewards.bootstrap import bootstrap_weights
 from flowsmith.rewards.losses import ranking_loss, regression_loss
 from flowsmith.scored_flows import to_table, write_scored_flows
 from lightning_modules.reward_ensemble import RewardEnsembleModule
+from tests.lightning_modules.stopping import check_resumed_is_undisturbed
 from tests.rewards.world import DOMAIN, corpus, quality, scenes, scored_flows
 
 TINY: dict[str, Any] = {"members": 2, "width": 16, "layers": 1, "text_vocabulary": 300}
@@ -118,23 +119,24 @@ def test_same_seed_same_ensemble(run: Run, tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
 
 
-def test_resumed_training_ends_where_unbroken_training_ends(run: Run, tmp_path: Path) -> None:
-    """The schedule spans both epochs; the first run is cut after one."""
-    from lightning import Callback
-
-    class StopAfterFirstEpoch(Callback):
-        def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-            trainer.save_checkpoint(tmp_path / "cut.ckpt")
-            trainer.should_stop = True
-
-    first = trainer(tmp_path, max_epochs=2, callbacks=[StopAfterFirstEpoch()])
-    first.fit(RewardEnsembleModule(**TINY), datamodule=make_data(run[0]))
-    assert first.current_epoch == 1
-    module = RewardEnsembleModule(**TINY)
-    second = trainer(tmp_path, max_epochs=2)
-    second.fit(module, datamodule=make_data(run[0]), ckpt_path=tmp_path / "cut.ckpt", weights_only=False)
-    for (name, a), b in zip(module.state_dict().items(), run[1].state_dict().values(), strict=True):
-        torch.testing.assert_close(a, b, msg=name)
+@pytest.mark.parametrize(
+    "batches",
+    [
+        3,  # in the first epoch of four batches
+        4,  # after its last batch, before its validation
+        None,  # after its validation
+        6,  # in the second epoch
+    ],
+)
+def test_stopped_and_resumed_is_bit_for_bit_the_undisturbed_run(
+    run: Run, tmp_path: Path, batches: int | None
+) -> None:
+    check_resumed_is_undisturbed(
+        lambda: (RewardEnsembleModule(**TINY), make_data(run[0], prompts_per_batch=8)),
+        lambda **settings: trainer(tmp_path, max_epochs=2, **settings),
+        tmp_path,
+        batches,
+    )
 
 
 def test_repeated_rows_count_once(run: Run) -> None:

@@ -9,11 +9,14 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from datamodules.prompt_flow_pairs import PairBatch, SeededSampler
+from datamodules.prompt_flow_pairs import PairBatch
+from datamodules.resumable_batches import ResumableBatches
 from flowsmith.flows import GrammarError, random_flow
-from flowsmith.policy import Policy, flow_logprobs, generate
+from flowsmith.policy import Policy, PolicyError, flow_logprobs, generate
 from flowsmith.policy.pairs import Pair
 from lightning_modules.vocabulary import VocabularyModule
+from tests.lightning_modules.grpo_world import Recorder
+from tests.lightning_modules.stopping import check_resumed_is_undisturbed
 from tests.policy.world import BUDGET, PROMPTS, small_codec, small_tokenizer, write_text_model
 
 SMALL: dict[str, Any] = {"budget": BUDGET, "hidden": 32, "layers": 2, "heads": 2, "learning_rate": 1e-2}
@@ -33,21 +36,25 @@ class FixedPairs(LightningDataModule):
         self.codec, self.tokenizer = small_codec(), small_tokenizer()
         self.pairs, self.times, self.batch_size = pairs, times, batch_size
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        pairs: Any = self.pairs * self.times
-        sampler = SeededSampler(len(pairs), 0)
-        return DataLoader(pairs, self.batch_size, sampler=sampler, collate_fn=PairBatch.of)
+    def train_dataloader(self) -> ResumableBatches[Pair, PairBatch]:
+        return ResumableBatches(self, self.pairs * self.times, self.batch_size, PairBatch.of, 0)
 
     def val_dataloader(self) -> DataLoader[Any]:
         pairs: Any = self.pairs
         return DataLoader(pairs, self.batch_size, collate_fn=PairBatch.of)
 
 
+def trainer_of(folder: Path, **settings: Any) -> Trainer:
+    quiet: dict[str, Any] = {
+        "accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_checkpointing": False,
+        "enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder,
+        "gradient_clip_val": 1.0, "num_sanity_val_steps": 0,
+    }  # fmt: skip
+    return Trainer(**(quiet | settings))
+
+
 def fit(module: VocabularyModule, data: FixedPairs, folder: Path) -> Trainer:
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, gradient_clip_val=1.0, num_sanity_val_steps=0,
-    )  # fmt: skip
+    trainer = trainer_of(folder)
     trainer.fit(module, datamodule=data)
     return trainer
 
@@ -129,3 +136,72 @@ def test_a_pair_longer_than_the_budget_is_refused_before_training(tmp_path: Path
     module = VocabularyModule(**(SMALL | {"budget": 24}))
     with pytest.raises(GrammarError):
         fit(module, FixedPairs(one_flow_a_prompt()), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ends", "batches"),
+    [
+        ({"max_epochs": 2}, 3),  # in the first epoch of five batches
+        ({"max_epochs": 2}, 5),  # after its last batch, before its validation
+        ({"max_epochs": 3}, None),  # after its validation
+        ({"max_epochs": 3}, 7),  # in the second epoch
+        ({"max_epochs": -1, "max_steps": 12}, 7),
+        ({"max_epochs": -1, "max_steps": 12}, 5),
+        ({"max_epochs": -1, "max_steps": 12}, None),
+        ({"max_epochs": 3, "limit_train_batches": 4}, 6),
+    ],
+)
+def test_stopped_and_resumed_is_bit_for_bit_the_undisturbed_run(
+    tmp_path: Path, ends: dict[str, Any], batches: int | None
+) -> None:
+    check_resumed_is_undisturbed(
+        lambda: (VocabularyModule(**SMALL), FixedPairs(one_flow_a_prompt() * 5)),
+        lambda **settings: trainer_of(tmp_path, **ends, **settings),
+        tmp_path,
+        batches,
+    )
+
+
+class DoubleVocabulary(VocabularyModule):
+    """In double precision; spawned processes import it."""
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        self.policy.double()
+
+
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+    """Two real gloo processes whose flows have unequally many free tokens: fp64 gradients, then the loss."""
+    pairs = [
+        Pair(p.prompt, p.tokens, w) for p, w in zip(one_flow_a_prompt() * 2, [0.5, 1.5] * 4, strict=True)
+    ]
+    results = []
+    for processes in (1, 2):
+        file = str(tmp_path / f"{processes}.pt")
+        strategy: dict[str, Any] = (
+            {"devices": 2, "strategy": "ddp_spawn"} if processes == 2 else {"devices": 1}
+        )
+        trainer = trainer_of(
+            tmp_path, callbacks=[Recorder(file)], limit_val_batches=0, gradient_clip_val=None, **strategy
+        )
+        trainer.fit(DoubleVocabulary(**SMALL), datamodule=FixedPairs(pairs, batch_size=4 // processes))
+        results.append(torch.load(file, weights_only=False))
+    one, two = results
+    assert len(one["gradients"]) == len(two["gradients"]) == 2
+    torch.testing.assert_close(two["gradients"], one["gradients"], atol=1e-9, rtol=0)
+    assert [c["train/loss"] for c in two["cycles"]] == pytest.approx([c["train/loss"] for c in one["cycles"]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora_rank": 8}, "lora_rank=8, base=None.*give base, or set lora_rank=0"),
+        ({"lora_rank": -1, "base": "x"}, "lora_rank=-1"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0.*0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan.*0 or more"),
+        ({"warmup": 1.5}, "warmup=1.5.*from 0 to 1"),
+    ],
+)
+def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        VocabularyModule(**settings)

@@ -20,14 +20,13 @@ def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -
     policy = small_policy(0, 2.0, torch.double)
     reference = small_policy(1, 2.0, torch.double)
     groups = generate(reference, PROMPTS, 4, seed=0)
-    rollouts = [rollout for group in groups for rollout in group]
-    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
-    merits = torch.linspace(-1, 1, 16, dtype=torch.double)[torch.randperm(16)]
+    shuffled = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    merits = torch.linspace(-1, 1, 16, dtype=torch.double)[shuffled].view(4, 4)
     objective = GRPO(beta=0.1, aggregation=aggregation)
     gradients: list[list[Tensor]] = []
     losses: list[float] = []
     for size in (16, 1, 5):
-        (update,) = cut(policy, prompts, rollouts, merits, 1, size)
+        (update,) = cut(policy, PROMPTS, groups, merits, 1, size)
         assert max(len(micro.advantages) for micro in update) == size
         add_reference(reference, [update], 1.0)
         free = [micro.flows.free for micro in update]
@@ -53,13 +52,16 @@ def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -
         torch.testing.assert_close(gradients[other], gradients[0], atol=1e-9, rtol=0)
 
 
-def test_minibatches_hold_every_sequence_once_and_keep_what_belongs_together() -> None:
+@pytest.mark.parametrize("minibatches", [1, 2, 3, 6])
+def test_minibatches_hold_every_sequence_once_and_keep_what_belongs_together(minibatches: int) -> None:
     policy = small_policy()
-    rollouts = [r for group in generate(policy, PROMPTS, 4, seed=0) for r in group]
-    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
-    updates = cut(policy, prompts, rollouts, torch.arange(16.0), 2, 3)
+    prompts = [*PROMPTS, "a red star", "a blue circle"]
+    groups = generate(policy, prompts, 4, seed=0)
+    rollouts = [rollout for group in groups for rollout in group]
+    updates = cut(policy, prompts, groups, torch.arange(24.0).view(6, 4), minibatches, 3)
     numbers = [sorted(int(n) for micro in update for n in micro.advantages) for update in updates]
-    assert numbers == [list(range(8)), list(range(8, 16))]
+    size = 24 // minibatches
+    assert numbers == [list(range(start, start + size)) for start in range(0, 24, size)]
     for micro in (m for update in updates for m in update):
         for row, number in enumerate(int(n) for n in micro.advantages):
             rollout = rollouts[number]
@@ -69,11 +71,18 @@ def test_minibatches_hold_every_sequence_once_and_keep_what_belongs_together() -
             assert micro.flows.ids[row, micro.flows.real[row]].tolist() == sequence
 
 
+@pytest.mark.parametrize("minibatches", [3, 5, 8])
+def test_groups_are_not_torn_apart_among_minibatches(minibatches: int) -> None:
+    policy = small_policy()
+    groups = generate(policy, PROMPTS, 2, seed=0)
+    with pytest.raises(PolicyError, match=f"minibatches={minibatches} for 4 prompts"):
+        cut(policy, PROMPTS, groups, torch.zeros(4, 2), minibatches, 3)
+
+
 def test_the_first_update_has_ratio_one_against_the_sampler() -> None:
     policy = small_policy(spread=2.0, dtype=torch.double)
-    rollouts = [r for group in generate(policy, PROMPTS, 4, seed=0) for r in group]
-    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
-    ((micro,),) = cut(policy, prompts, rollouts, torch.ones(16), 1, 16)
+    groups = generate(policy, PROMPTS, 4, seed=0)
+    ((micro,),) = cut(policy, PROMPTS, groups, torch.ones(4, 4), 1, 16)
     scores = score_flows(policy, micro.flows)
     torch.testing.assert_close(scores.logprobs, micro.old_logprobs.double(), atol=1e-6, rtol=0)
 
