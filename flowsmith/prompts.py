@@ -43,7 +43,8 @@ def read_prompts(path: Path | str, split: Split | None = None) -> list[Prompt]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: what JSON leaves as it is within a text may be a line's end to Unicode (U+2028).
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(
             f"prompts={path}: cannot be read ({error}); name a UTF-8 .jsonl file of prompts"
@@ -54,10 +55,18 @@ def read_prompts(path: Path | str, split: Split | None = None) -> list[Prompt]:
             continue
         try:
             prompt = Prompt(**json.loads(line))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise PromptError(
                 f"{path}:{number}: not a prompt ({error}); give id, text, split, task, facts"
             ) from error
+        for name in ("id", "text", "task"):
+            if not _is_text(getattr(prompt, name)):
+                raise PromptError(
+                    f"{path}:{number}: {name}={getattr(prompt, name)!r}; give a text in quotes, without lone "
+                    "surrogates"
+                )
+        if not isinstance(prompt.facts, Mapping):
+            raise PromptError(f"{path}:{number}: facts={prompt.facts!r}; give an object, or leave it out")
         if prompt.split not in get_args(Split):
             raise PromptError(
                 f"{path}:{number}: split={prompt.split!r}; use one of {', '.join(get_args(Split))}"
@@ -66,6 +75,14 @@ def read_prompts(path: Path | str, split: Split | None = None) -> list[Prompt]:
             raise PromptError(f"{path}:{number}: id={prompt.id!r} stands twice; give every prompt its own")
         prompts[prompt.id] = prompt
     return [p for p in prompts.values() if split in (None, p.split)]
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text that can be written: half of a surrogate pair is not in any encoding."""
+    try:
+        return isinstance(value, str) and value.encode("utf-8") is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def write_prompts(path: Path | str, prompts: list[Prompt]) -> None:

@@ -49,17 +49,24 @@ class Codec:
         """Write a flow as token ids, the end token last.
 
         Raises:
-            CodecError: The flow holds what the domain has no token for.
+            CodecError: The flow holds what the domain has no token for, or nodes too deep in one another.
         """
-        return _Writer(self.language, flow).tokens()
+        try:
+            return _Writer(self.language, flow).tokens()
+        except RecursionError as error:
+            raise _too_deep(f"the {len(flow.nodes)} nodes of the flow") from error
 
     def decode(self, ids: Sequence[int]) -> Flow:
         """Read token ids, the end token last, as a flow.
 
         Raises:
-            CodecError: They are not the tokens of a flow.
+            CodecError: They are not the tokens of a flow, or its nodes stand too deep in one another.
         """
-        return Flow.from_nodes(_Reader(self.language, ids).nodes(), self.schema)
+        try:
+            nodes = _Reader(self.language, ids).nodes()
+        except RecursionError as error:
+            raise _too_deep(f"what {len(ids)} tokens say") from error
+        return Flow.from_nodes(nodes, self.schema)
 
     def save(self, folder: Path | str) -> None:
         """Write ``codec.json`` into a folder; `load` makes an equal codec of it."""
@@ -97,6 +104,12 @@ class Codec:
             "domain": self.domain.to_json(),
             "vocabulary": list(self.vocabulary),
         }
+
+
+def _too_deep(what: str) -> CodecError:
+    return CodecError(
+        f"{what} link more nodes in a row than can be walked along; give a flow with shorter chains"
+    )
 
 
 class _Writer:

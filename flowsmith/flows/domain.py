@@ -82,16 +82,19 @@ class Domain:
             bound = content[name]
             if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
                 raise DomainError(f"{source}: {name}={bound!r}; give a positive number")
+        pictures = content.get("sample_empty_latents", True)
+        if not isinstance(pictures, bool):
+            raise DomainError(f"{source}: sample_empty_latents={pictures!r}; give true or false")
         texts = {role: tuple(grid) for role, grid in _grids(source, content, "texts").items()}
         if set(texts) != set(get_args(Role)):
-            raise DomainError(f"{source}: texts={sorted(texts)}; give positive and negative")
+            raise DomainError(f"{source}: texts={[*texts]}; give positive and negative")
         domain = cls(
             classes=dict(classes),
             values=_grids(source, content, "values"),
             texts=texts,  # type: ignore[arg-type]  # checked just before
             max_pixels=content["max_pixels"],
             max_pixel_steps=content["max_pixel_steps"],
-            sample_empty_latents=bool(content.get("sample_empty_latents", True)),
+            sample_empty_latents=pictures,
         )
         domain._check_texts(source)
         return domain
@@ -209,6 +212,12 @@ def _grids(source: str, content: Mapping[str, Any], name: str) -> dict[str, tupl
     for target, grid in _mapping(source, content, name).items():
         if not isinstance(grid, list) or not grid:
             raise DomainError(f"{source}: {name}.{target}={grid!r}; give a list of one or more")
+        strange = [value for value in grid if not isinstance(value, Value)]
+        if strange:  # YAML makes a date of 2024-01-01 and null of nothing
+            raise DomainError(
+                f"{source}: {name}.{target}: {strange[0]!r} is a {type(strange[0]).__name__}; give texts (in "
+                "quotes), numbers, true or false"
+            )
         if len({json.dumps(value) for value in grid}) != len(grid) or len(set(map(str, grid))) != len(grid):
             raise DomainError(f"{source}: {name}.{target}={grid!r}: a value stands twice; take one out")
         grids[target] = tuple(grid)

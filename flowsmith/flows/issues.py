@@ -42,17 +42,18 @@ class FlowIssue:
 
 
 class FlowError(FlowsmithError):
-    """A flow cannot be used; ``issues`` lists all that was found."""
+    """A flow cannot be used; ``issues`` lists all that was found, ``source`` says where the flow is from."""
 
     def __init__(self, issues: Sequence[FlowIssue], source: str = "flow") -> None:
         self.issues = tuple(issues)
+        self.source = source
         shown = "; ".join(f"[{issue.type}] {issue.message}" for issue in self.issues[:5])
         more = f"; and {len(self.issues) - 5} more" if len(self.issues) > 5 else ""
         super().__init__(f"{source} cannot be used: {shown}{more}")
 
-    def __reduce__(self) -> tuple[type["FlowError"], tuple[tuple[FlowIssue, ...]]]:
+    def __reduce__(self) -> tuple[type["FlowError"], tuple[tuple[FlowIssue, ...], str]]:
         """Survive the way from a worker process to its parent."""
-        return type(self), (self.issues,)
+        return type(self), (self.issues, self.source)
 
 
 def whole(kind: IssueType, given: object, allowed: str, message: str) -> FlowIssue:
@@ -60,11 +61,20 @@ def whole(kind: IssueType, given: object, allowed: str, message: str) -> FlowIss
     return FlowIssue(kind, None, None, given, allowed, message)
 
 
+def shown(given: object) -> str:
+    """Write a value that may be of any kind and size, in one line of a message."""
+    try:
+        text = repr(given)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; lists too deep in lists
+        return f"a {type(given).__name__} too large to show"
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
 def nearest(given: object, names: Iterable[object]) -> str:
     """Say which allowed name was probably meant, and list the allowed ones briefly."""
     known = [str(name) for name in names]
     if not known:
         return "none is listed; give the schema the names that are installed"
-    close = get_close_matches(str(given), known, n=1, cutoff=0.5)
+    close = get_close_matches(given if isinstance(given, str) else shown(given), known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}allowed: {', '.join(known[:12])}{', …' if len(known) > 12 else ''}"

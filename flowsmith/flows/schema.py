@@ -5,7 +5,8 @@ comma strings ("FLOAT,INT"), ``*`` is any type.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from flowsmith.errors import FlowsmithError
 from flowsmith.flows.flow import Value
-from flowsmith.flows.issues import FlowError, FlowIssue, nearest
+from flowsmith.flows.issues import FlowError, FlowIssue, nearest, shown
 
 Kind = Literal["link", "choice", "int", "float", "text", "bool"]
 
@@ -63,27 +64,37 @@ class InputSpec:
 
     @classmethod
     def from_object_info(cls, name: str, entry: Any, required: bool) -> "InputSpec":
-        """Read one input, ``[type]`` or ``[type, options]``; null options are none."""
-        if not isinstance(entry, Sequence) or isinstance(entry, str) or not entry:
+        """Read one input, ``[type]`` or ``[type, options]``; null options are none.
+
+        Raises:
+            SchemaError: It is no input, or its choices or bounds are none.
+        """
+        if not isinstance(entry, list | tuple) or not entry or not isinstance(entry[0], str | list | tuple):
             raise SchemaError(
-                f"input {name}={entry!r} is no [type] or [type, options]; give an object_info dump"
+                f"input {name}={shown(entry)} is no [type] or [type, options]; give an object_info dump"
             )
         options: Mapping[str, Any] = entry[1] if len(entry) > 1 and isinstance(entry[1], Mapping) else {}
-        legacy = not isinstance(entry[0], str)
-        kind: Kind = "choice" if legacy else _kind(entry[0])
+        first: Any = entry[0]
+        legacy = not isinstance(first, str)
+        kind: Kind = "choice" if legacy else _kind(first)
         if options.get("forceInput") and not legacy:
             kind = "link"
-        choices = entry[0] if legacy else options.get("options") or ()
-        step = options.get("round") or options.get("step") if kind == "float" else options.get("step")
+        choices = first if legacy else options.get("options") or ()
+        if kind == "choice" and not isinstance(choices, list | tuple):
+            raise SchemaError(f"input {name}: options={shown(choices)}; give a list of choices")
         number = kind in ("int", "float")
+        bounds = {
+            key: _bound(name, key, options) if number else None for key in ("min", "max", "step", "round")
+        }
+        step = bounds["round"] or bounds["step"] if kind == "float" else bounds["step"]
         return cls(
             name=name,
             kind=kind,
-            type="COMBO" if legacy else entry[0],
+            type="COMBO" if legacy else first,
             choices=tuple(_choice(choice) for choice in choices) if kind == "choice" else (),
-            minimum=options.get("min") if number else None,
-            maximum=options.get("max") if number else None,
-            step=step or None if number else None,
+            minimum=bounds["min"],
+            maximum=bounds["max"],
+            step=step or None,
             default=options.get("default") if kind != "link" else None,
             required=required,
             seed=kind == "int" and (bool(options.get("control_after_generate")) or name in _SEEDS),
@@ -203,7 +214,7 @@ class Schema:
 def unknown_class(name: object, schema: Schema, node_id: str | None) -> FlowIssue:
     """Return the issue of a node class that the schema does not have."""
     allowed = nearest(name, schema.nodes)
-    message = f"class_type={name!r} is not installed; {allowed}"
+    message = f"class_type={shown(name)} is not installed; {allowed}"
     return FlowIssue("missing_node_type", node_id, "class_type", name, allowed, message)
 
 
@@ -228,23 +239,45 @@ def _kind(type_name: str) -> Kind:
     return kinds.pop() if len(kinds) == 1 else "link"
 
 
+def _bound(name: str, key: str, options: Mapping[str, Any]) -> float | None:
+    """Return a number out of an input's options, None where there is none (the frontend says so by false)."""
+    value = options.get(key)
+    if value is None or value is False:
+        return None
+    huge = isinstance(value, int) and abs(value) > sys.float_info.max
+    if isinstance(value, bool) or not isinstance(value, int | float) or huge:
+        raise SchemaError(f"input {name}: {key}={shown(value)}; give a number, or leave it out")
+    return value
+
+
 def _choice(choice: Any) -> Any:
     """Return a choice; a dynamic combo's is an object whose key is what a graph holds."""
     return choice.get("key", json.dumps(choice)) if isinstance(choice, Mapping) else choice
 
 
+def _part(node: str, whole: Mapping[str, Any], key: str, kind: type[Any]) -> Any:
+    """Return an object or list within a node's entry; one that is null or missing is empty."""
+    part = kind() if whole.get(key) is None else whole[key]
+    if not isinstance(part, kind):
+        raise SchemaError(
+            f"{node}: {key}={shown(part)} is not what object_info has there; give the answer of /object_info"
+        )
+    return part
+
+
 def _node_type(name: str, entry: Any) -> NodeType:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("input") or {}, Mapping):
+    if not isinstance(entry, Mapping):
         raise SchemaError(f"{name}: not an object_info entry; give the answer of /object_info")
-    inputs = entry.get("input") or {}
-    orders = entry.get("input_order") or {}
+    inputs = _part(name, entry, "input", dict)
+    orders = _part(name, entry, "input_order", dict)
     specs: list[InputSpec] = []
     for section in ("required", "optional"):
-        found = inputs.get(section) or {}
-        names = [n for n in orders.get(section) or () if n in found]
+        found = _part(name, inputs, section, dict)
+        order = _part(name, orders, section, list)
+        names = [n for n in order if isinstance(n, str) and n in found]
         names += [n for n in found if n not in names]
         specs += [InputSpec.from_object_info(n, found[n], section == "required") for n in names]
-    outputs = tuple(o if isinstance(o, str) else "COMBO" for o in entry.get("output") or ())
+    outputs = tuple(o if isinstance(o, str) else "COMBO" for o in _part(name, entry, "output", list))
     return NodeType(name, tuple(specs), outputs, bool(entry.get("output_node")))
 
 

@@ -5,16 +5,18 @@ inputs, broken unreachable nodes and path-escaping file prefixes. Here they are 
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from flowsmith.flows.flow import Flow
-from flowsmith.flows.issues import FlowError, FlowIssue, IssueType, nearest, whole
+from flowsmith.flows.issues import FlowError, FlowIssue, IssueType, nearest, shown, whole
 from flowsmith.flows.schema import InputSpec, NodeType, Schema, fits, unknown_class
 from flowsmith.flows.templates import TemplateError, has_prompt
 
 Graph = Mapping[str, Any]
+_HUGE = sys.float_info.max
 
 
 def validate(graph: Flow | Graph, schema: Schema, template: bool = False) -> list[FlowIssue]:
@@ -64,7 +66,9 @@ def unwrap(value: object) -> object:
 
 def _node_issue(name: object, node: object, schema: Schema) -> FlowIssue | None:
     if not isinstance(name, str):
-        return FlowIssue("invalid_node", str(name), None, name, "a string", f"node id {name!r} is no string")
+        return FlowIssue(
+            "invalid_node", shown(name), None, name, "a string", f"node id {shown(name)} is no string"
+        )
     if not isinstance(node, Mapping):
         allowed = "give an object with class_type and inputs"
         return FlowIssue("invalid_node", name, None, node, allowed, f"node {name!r} is no object; {allowed}")
@@ -109,7 +113,7 @@ class _NodeCheck:
         self, kind: IssueType, spec: InputSpec | str, given: object, allowed: str, why: str
     ) -> FlowIssue:
         slot = spec if isinstance(spec, str) else spec.name
-        where = f"node {self.name} ({self.types[self.name].name}): {slot}={given!r}"
+        where = f"node {self.name} ({self.types[self.name].name}): {slot}={shown(given)}"
         return FlowIssue(kind, self.name, slot, given, allowed, f"{where} {why}; {allowed}")
 
     def issues(self, node_type: NodeType) -> list[FlowIssue]:
@@ -189,17 +193,20 @@ class _NodeCheck:
         return self._number(spec, value) if isinstance(value, int | float) and spec.kind != "bool" else None
 
     def _number(self, spec: InputSpec, value: int | float) -> FlowIssue | None:
-        if not math.isfinite(value):
+        # math.isfinite would make a float of an integer of any size.
+        if isinstance(value, float) and not math.isfinite(value):
             return self.issue(
                 "value_not_finite", spec, value, f"give {_wanted(spec)}", "is no number to compute with"
             )
-        if spec.minimum is not None and value < spec.minimum:
+        if value < (-_HUGE if spec.minimum is None else spec.minimum):
             return self.issue("value_smaller_than_min", spec, value, f"give {_wanted(spec)}", "is too small")
-        if spec.maximum is not None and value > spec.maximum:
+        if value > (_HUGE if spec.maximum is None else spec.maximum):
             return self.issue("value_bigger_than_max", spec, value, f"give {_wanted(spec)}", "is too big")
         if spec.step and not spec.seed:
             low = spec.minimum or 0
-            near = low + round((value - low) / spec.step) * spec.step
+            steps = (value - low) / spec.step
+            # Beyond what doubles tell apart, every number is on a step.
+            near = low + round(steps) * spec.step if math.isfinite(steps) else value
             if abs(near - value) > 1e-6 * max(1.0, abs(value)):
                 allowed = f"give {near:.10g} (steps of {spec.step:g})"
                 return self.issue("value_off_step", spec, value, allowed, "is between the allowed steps")

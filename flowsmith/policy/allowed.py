@@ -47,6 +47,8 @@ class AllowedSets:
 
     def masks(self, numbers: list[int] | tuple[int, ...]) -> Tensor:
         """Return the sets as booleans, len(numbers) x codec.size."""
+        if not numbers:
+            return torch.zeros(0, self._size, dtype=torch.bool)
         return torch.stack([self._rows[number] for number in numbers])
 
     def replay(self, tokens: tuple[int, ...]) -> Replay:

@@ -16,9 +16,17 @@ _RESCALING = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 def small_llama(
     tokenizer: FlowTokenizer, *, hidden: int, layers: int, heads: int, context: int, seed: int
 ) -> Any:
-    """Return an untrained ``LlamaForCausalLM``; its weights are a function of the seed."""
+    """Return an untrained ``LlamaForCausalLM``; its weights are a function of the seed.
+
+    Raises:
+        PolicyError: A size is below 1, or ``hidden`` does not divide among the heads.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    if min(hidden, layers, heads, context) < 1:
+        raise PolicyError(
+            f"hidden={hidden}, layers={layers}, heads={heads}, context={context}: set each to 1 or more"
+        )
     if hidden % (2 * heads):
         raise PolicyError(
             f"hidden={hidden}, heads={heads}: rotary positions need an even width a head; "

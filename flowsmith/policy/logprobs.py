@@ -82,17 +82,21 @@ class FlowBatch:
             sets += replay.sets
         distinct = sorted(set(sets))
         order = {number: index for index, number in enumerate(distinct)}
-        rows, positions = torch.tensor(batch), torch.tensor(places)
+
+        def index(numbers: list[int]) -> Tensor:
+            return torch.tensor(numbers, dtype=torch.long)  # empty where the grammar forces every token
+
+        rows, positions = index(batch), index(places)
         free = torch.zeros(len(sequences), max(map(len, token_lists)), dtype=torch.bool)
         free[rows, positions] = True
         return cls(
             ids=ids,
             real=torch.arange(length) < lengths[:, None],
-            source=(rows, torch.tensor(slots)),
+            source=(rows, index(slots)),
             target=(rows, positions),
-            tokens=torch.tensor([token_lists[b][t] for b, t in zip(batch, places, strict=True)]),
+            tokens=index([token_lists[b][t] for b, t in zip(batch, places, strict=True)]),
             masks=policy.allowed_sets.masks(distinct),
-            mask_of=torch.tensor([order[number] for number in sets]),
+            mask_of=index([order[number] for number in sets]),
             free=free,
         )
 

@@ -17,6 +17,7 @@ from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.vocabulary import FlowTokenizer
 
 _CARD = "flowsmith.json"
+_FIELDS = {"base": str, "budget": int, "codec": str, "dtype": str, "kind": str}
 
 
 class Policy(nn.Module):
@@ -79,7 +80,7 @@ class Policy(nn.Module):
             seed: Of the initial weights.
 
         Raises:
-            PolicyError: ``hidden`` does not divide among the heads.
+            PolicyError: A size is below 1, or ``hidden`` does not divide among the heads.
         """
         model = build.small_llama(
             tokenizer, hidden=hidden, layers=layers, heads=heads, context=context, seed=seed
@@ -264,15 +265,18 @@ def _read_parts(folder: Path) -> tuple[dict[str, Any], FlowTokenizer, Codec]:
     """Read everything of an export but its weights, and check that it belongs together."""
     try:
         card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        missing = {"base", "budget", "codec", "dtype", "kind"} - card.keys()
+        wrong = [
+            f"{name}={card.get(name)!r}" for name, kind in _FIELDS.items() if type(card.get(name)) is not kind
+        ]
     except (OSError, ValueError, AttributeError) as error:
         raise PolicyError(
             f"policy={folder}: not an exported policy ({error}); run `train.py --config vocabulary.yaml`, "
             "or name its export folder"
         ) from error
-    if missing:
+    if wrong:
         raise PolicyError(
-            f"policy={folder}: {_CARD} lacks {', '.join(sorted(missing))}; export the policy again"
+            f"policy={folder}: {_CARD} lacks a value or has one of the wrong kind ({', '.join(wrong)}); export "
+            "the policy again"
         )
     tokenizer, codec = FlowTokenizer.load(folder), Codec.load(folder / "codec")
     if codec.fingerprint != card["codec"] or tokenizer.size - tokenizer.flow_offset != codec.size:

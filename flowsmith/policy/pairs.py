@@ -1,6 +1,5 @@
 """Prompt-flow pairs: what vocabulary training reads."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ def scored_pairs(rows: Sequence[dict[str, Any]], codec: Codec, score_weight: flo
 
     Raises:
         PolicyError: Scores are asked for and missing.
-        FlowsmithError: A flow lies outside of the codec's domain.
+        FlowsmithError: A flow cannot be read, or lies outside of the codec's domain.
     """
     scores: dict[tuple[str, str], list[float]] = {}
     flows: dict[str, tuple[int, ...]] = {}
@@ -51,7 +50,7 @@ def scored_pairs(rows: Sequence[dict[str, Any]], codec: Codec, score_weight: flo
             )
         scores.setdefault((row["prompt"], row["flow_key"]), []).append(row["score"] or 0.0)
         if row["flow_key"] not in flows:
-            flow = Flow.from_template(json.loads(row["flow"]), codec.schema)
+            flow = Flow.from_template(row["flow"], codec.schema)
             flows[row["flow_key"]] = tuple(codec.encode(flow))
     means = [math.fsum(s) / len(s) for s in scores.values()]
     weights = _weights(means, score_weight)

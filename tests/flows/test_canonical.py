@@ -40,10 +40,15 @@ def test_order_and_ids_do_not_change_the_flow(domain: Domain, schema: Schema) ->
     rng = Random(1)
     for _ in range(300):
         flow = random_flow(domain, schema, rng)
-        again = Flow.from_template(shuffled(flow.to_template(), rng), schema)
-        assert again == flow
-        assert again.nodes == flow.nodes
-        assert (again.key, again.structural_key, hash(again)) == (flow.key, flow.structural_key, hash(flow))
+        prompt = "two {red} stars"
+        for again in (
+            Flow.from_template(shuffled(flow.to_template(), rng), schema),
+            Flow.from_comfyui(shuffled(flow.to_comfyui(prompt, 5, schema), rng), schema, prompt),
+        ):
+            assert again == flow
+            assert again.nodes == flow.nodes
+            assert (again.key, again.structural_key) == (flow.key, flow.structural_key)
+            assert hash(again) == hash(flow)
 
 
 def test_different_flows_have_different_keys(domain: Domain, schema: Schema) -> None:

@@ -103,6 +103,23 @@ def test_flows_outside_of_the_domain_have_no_tokens(
         codec.encode(Flow.from_template(graph, schema))
 
 
+def test_a_chain_too_long_to_walk_along_is_told(codec: Codec) -> None:
+    scale = (("upscale_method", "bilinear"), ("scale_by", 1.25))
+    ups = [Node("LatentUpscaleBy", (("samples", Link(n, 0)), *scale)) for n in range(2000)]
+    size = (("width", 64), ("height", 64), ("batch_size", 1))
+    ends = [
+        Node("CheckpointLoaderSimple", (("ckpt_name", "mini_base"),)),
+        Node("VAEDecode", (("samples", Link(2000, 0)), ("vae", Link(2001, 2)))),
+        Node("SaveImage", (("images", Link(2002, 0)), ("filename_prefix", "flowsmith"))),
+    ]
+    flow = Flow.from_nodes([Node("EmptyLatentImage", size), *ups, *ends], codec.schema)
+    with pytest.raises(CodecError, match="the 2004 nodes of the flow link more nodes in a row"):
+        codec.encode(flow)
+    ids = {name: place for place, name in enumerate(codec.vocabulary)}
+    with pytest.raises(CodecError, match="what 2002 tokens say link more nodes in a row"):
+        codec.decode([ids["SaveImage"], ids["VAEDecode"], *[ids["LatentUpscaleBy"]] * 2000])
+
+
 def test_tokens_that_are_no_flow(codec: Codec, corpus: dict[str, Flow]) -> None:
     tokens = codec.encode(corpus["default"])
     ids = {name: place for place, name in enumerate(codec.vocabulary)}

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowsmith.flows import Codec, Domain, Flow, FlowError, Schema, random_flow, validate
@@ -129,6 +129,50 @@ _RUBBISH = st.recursive(
 def test_rubbish_never_raises_anything_else(content: Any) -> None:
     with pytest.raises(FlowError):
         Flow.from_comfyui(json.dumps(content), _CODEC.schema)
+
+
+def _nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+_POWERS = st.builds(lambda power, sign: sign * 10**power, st.integers(0, 5000), st.sampled_from([1, -1]))
+_ANYTHING = st.recursive(
+    _LEAVES
+    | st.integers()
+    | _POWERS
+    | st.sampled_from(["4", "euler", "{prompt}", "\ud800", ["4", 0], ["3", 0], 20, 4.0, 64]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(_NAMES, inner, max_size=3)
+        | st.builds(lambda value: {"__value__": value}, inner)
+        | st.builds(lambda slot: ["4", slot], inner)
+        | st.builds(_nested, st.integers(0, 3000))
+    ),
+)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_one_arbitrary_value_in_a_valid_graph_gives_a_flow_or_a_flow_error(data: st.DataObject) -> None:
+    graph = _PLAIN.to_template()
+    node = data.draw(st.sampled_from(sorted(graph)))
+    places = [(node,), (node, "class_type"), (node, "inputs"), (node, "inputs", "new")]
+    places += [(node, "inputs", name) for name in graph[node]["inputs"]] * 3
+    *path, last = data.draw(st.sampled_from(places))
+    where: Any = graph
+    for name in path:
+        where = where[name]
+    where[last] = data.draw(_ANYTHING)
+    try:
+        flow = Flow.from_template(graph, _CODEC.schema)
+    except FlowError:
+        assert validate(graph, _CODEC.schema, template=True) != []
+    else:
+        assert validate(flow, _CODEC.schema) == []
+        assert Flow.from_template(json.dumps(flow.to_template()), _CODEC.schema).key == flow.key
 
 
 _ROOT = Path(__file__).parents[2]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,13 @@ def edit(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (edit("values/KSampler.steps", []), "list of one or more"),
         (edit("values/KSampler.steps", [4, 4]), "stands twice"),
         (edit("values/KSampler.steps", 4), "list of one or more"),
+        (edit("values/KSampler.steps", [date(2024, 1, 1)]), "is a date; give texts"),
+        (edit("values/KSampler.sampler_name", ["euler", None]), "None is a NoneType; give texts"),
+        (edit("texts/negative", [["x"]]), r"\['x'\] is a list; give texts"),
+        (edit("sample_empty_latents", "no"), "sample_empty_latents='no'; give true or false"),
+        (edit("sample_empty_latents", 0), "sample_empty_latents=0; give true or false"),
         (edit("texts/middle", ["x"]), "positive and negative"),
+        (edit("texts/3", ["x"]), "positive and negative"),
         (edit("texts/positive", ["no place"]), r"positive texts hold \{prompt\}"),
         (edit("texts/negative", ["{prompt}"]), "negative texts do not"),
         (edit("texts/negative", ["{"]), "single"),

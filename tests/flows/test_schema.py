@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flowsmith.flows import FlowError, InputSpec, Schema, SchemaError
+from flowsmith.flows import FlowError, InputSpec, Schema, SchemaError, validate
 from flowsmith.flows.schema import fits
 from tests.flows.records import recorded
 
@@ -94,10 +96,65 @@ def test_unknown_class_suggests_the_nearest() -> None:
         Schema.core().node("KSamplr")
 
 
-@pytest.mark.parametrize("dump", [[], {"A": 3}, {"A": {"input": {"required": {"x": 3}}}}])
-def test_what_is_no_dump_is_refused(dump: Any) -> None:
-    with pytest.raises(SchemaError, match="object_info"):
+@pytest.mark.parametrize(
+    ("dump", "says"),
+    [
+        ([], "object_info"),
+        ({"A": 3}, "object_info"),
+        ({"A": {"input": {"required": {"x": 3}}}}, "input x=3 is no"),
+        ({"A": {"input": {"required": {"x": [3]}}}}, r"input x=\[3\] is no"),
+        ({"A": {"input": {"required": ["x"]}}}, r"A: required=\['x'\]"),
+        ({"A": {"input": [1]}}, r"A: input=\[1\]"),
+        ({"A": {"input_order": ["x"]}}, r"A: input_order=\['x'\]"),
+        ({"A": {"output": 5}}, "A: output=5"),
+        ({"A": {"output": "IMAGE"}}, "A: output='IMAGE'"),
+        ({"A": {"input": {"required": {"x": ["COMBO", {"options": 5}]}}}}, "options=5; give a list"),
+        ({"A": {"input": {"required": {"x": ["INT", {"max": "9"}]}}}}, "max='9'; give a number"),
+        ({"A": {"input": {"required": {"x": ["INT", {"step": 10**400}]}}}}, "step=1000.*give a number"),
+    ],
+)
+def test_what_is_no_dump_is_refused(dump: Any, says: str) -> None:
+    with pytest.raises(SchemaError, match=says):
         Schema.from_object_info(dump)
+
+
+_KEYS = st.sampled_from(
+    [
+        "input",
+        "input_order",
+        "output",
+        "output_node",
+        "required",
+        "optional",
+        "x",
+        "min",
+        "max",
+        "step",
+        "options",
+    ]
+)
+_LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["INT", "FLOAT", "COMBO", "STRING", "IMAGE", "x", 10**400])
+)
+_JSON = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4)
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["required", "optional"]), _JSON | st.dictionaries(_KEYS, _JSON)), _JSON
+)
+def test_any_entry_gives_a_schema_that_can_check_a_graph_or_a_schema_error(inputs: Any, output: Any) -> None:
+    try:
+        schema = Schema.from_object_info({"A": {"input": inputs, "output": output, "output_node": True}})
+    except SchemaError:
+        return
+    for value in (3, 0.5, "x", ["1", 0], None):
+        validate({"1": {"class_type": "A", "inputs": {"x": value}}}, schema)
 
 
 @pytest.mark.parametrize(

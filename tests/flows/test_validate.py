@@ -58,6 +58,12 @@ WRONG = [
     (put("3", "steps", {}), "invalid_input_type", "3", "steps", "a whole number"),
     (put("3", "steps", 0), "value_smaller_than_min", "3", "steps", "from 1"),
     (put("3", "steps", 10001), "value_bigger_than_max", "3", "steps", "up to 10000"),
+    (put("3", "steps", 10**400), "value_bigger_than_max", "3", "steps", "up to 10000"),
+    (put("3", "steps", -(10**400)), "value_smaller_than_min", "3", "steps", "from 1"),
+    (put("3", "cfg", 10**400), "value_bigger_than_max", "3", "cfg", "up to 100"),
+    (put("3", "cfg", 10**5000), "value_bigger_than_max", "3", "cfg", "a int too large to show is too big"),
+    (put("3", "cfg", [[[]]]), "bad_linked_input", "3", "cfg", "node id"),
+    (node("3", {"class_type": 10**5000}), "missing_node_type", "3", "class_type", "too large to show"),
     (put("3", "cfg", math.nan), "value_not_finite", "3", "cfg", "a number from 0 up to 100"),
     (put("3", "cfg", math.inf), "value_not_finite", "3", "cfg", "a number"),
     (put("3", "cfg", 4.005), "value_off_step", "3", "cfg", "steps of 0.01"),
@@ -96,6 +102,26 @@ def test_one_mistake_is_one_issue(
     with pytest.raises(FlowError, match=says) as caught:
         check(graph, schema, template=True)
     assert [(issue.type, issue.node, issue.input) for issue in caught.value.issues] == [(kind, where, slot)]
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        (10**400, ["value_bigger_than_max"]),  # more than the floats it would have to become
+        (-(10**400), ["value_smaller_than_min"]),
+        (10**300, []),
+        (1e308, []),  # 2e308 steps of a half from 0: more than there are floats
+        (7.25, ["value_off_step"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["INT", "FLOAT"])
+def test_numbers_without_bounds(kind: str, value: float, kinds: list[str]) -> None:
+    spec = {"x": [kind, {"step": 0.5}]}
+    schema = Schema.from_object_info({"End": {"input": {"required": spec}, "output_node": True}})
+    issues = validate({"1": {"class_type": "End", "inputs": {"x": value}}}, schema)
+    if kind == "INT" and isinstance(value, float):
+        kinds = ["invalid_input_type"]
+    assert [issue.type for issue in issues] == kinds
 
 
 def test_a_graph_that_is_meant_to_run_needs_seeds(graph: Graph, schema: Schema) -> None:
@@ -150,6 +176,10 @@ def test_an_error_lists_its_issues_and_survives_pickling(graph: Graph, schema: S
     with pytest.raises(FlowError, match=r"\[value_smaller_than_min\] node 3 \(KSampler\): steps=0") as caught:
         check(graph, schema, template=True)
     assert pickle.loads(pickle.dumps(caught.value)).issues == caught.value.issues
+    named = FlowError(caught.value.issues, "flows/mine.json")
+    again = pickle.loads(pickle.dumps(named))
+    assert (str(again), again.source) == (str(named), "flows/mine.json")
+    assert str(again).startswith("flows/mine.json cannot be used: [value_smaller_than_min]")
 
 
 # What the server says for graphs, against what is said here. It crashes on a bad link's target or slot and

@@ -88,9 +88,29 @@ def test_weights_of_another_codec_are_refused(folder: Path) -> None:
         Policy.load(folder)
 
 
-def test_a_card_without_its_fields_is_refused(folder: Path) -> None:
-    (folder / "flowsmith.json").write_text('{"base": ""}')
-    with pytest.raises(PolicyError, match="budget"):
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"budget": "x"}, r"\(budget='x'\)"),
+        ({"budget": None}, r"\(budget=None\)"),
+        ({"budget": True}, r"\(budget=True\)"),
+        ({"base": None, "kind": 3}, r"\(base=None, kind=3\)"),
+        ({"dtype": "float7"}, "unreadable weights"),
+    ],
+)
+def test_a_card_with_fields_of_another_kind_is_refused(
+    folder: Path, change: dict[str, object], says: str
+) -> None:
+    card = json.loads((folder / "flowsmith.json").read_text())
+    (folder / "flowsmith.json").write_text(json.dumps(card | change))
+    with pytest.raises(PolicyError, match=f"{says}.*export .*again"):
+        Policy.load(folder)
+
+
+@pytest.mark.parametrize("card", ['{"base": ""}', "[]", "3", "{"])
+def test_a_card_without_its_fields_is_refused(folder: Path, card: str) -> None:
+    (folder / "flowsmith.json").write_text(card)
+    with pytest.raises(PolicyError, match=r"budget=None|not an exported policy"):
         Policy.load(folder)
 
 

@@ -3,9 +3,17 @@
 import pytest
 import torch
 
-from flowsmith.flows import Grammar, GrammarError, State
-from flowsmith.policy import FlowBatch, Policy, flow_logprobs, generate, score_flows
-from tests.policy.world import BUDGET, PROMPTS, small_codec, small_policy
+from flowsmith.flows import Codec, Domain, Grammar, GrammarError, Schema, State
+from flowsmith.policy import (
+    FlowBatch,
+    FlowTokenizer,
+    Policy,
+    PolicyError,
+    flow_logprobs,
+    generate,
+    score_flows,
+)
+from tests.policy.world import BUDGET, DOMAIN, PROMPTS, small_codec, small_policy
 
 
 def sampled(policy: Policy, samples: int = 3) -> tuple[list[str], list[tuple[int, ...]]]:
@@ -99,6 +107,38 @@ def test_masks_are_kept_once_for_each_set() -> None:
     rows = [policy.grammar.mask(policy.grammar.replay(tokens)) for tokens in flows]
     for mask, (b, t) in zip(batch.masks[batch.mask_of], zip(*batch.target, strict=True), strict=True):
         assert torch.equal(mask, rows[int(b)][int(t)])
+
+
+def test_a_flow_that_the_grammar_forces_wholly_has_probability_one() -> None:
+    only = {name: grid[-1:] for name, grid in DOMAIN["values"].items()}
+    texts = {role: grid[:1] for role, grid in DOMAIN["texts"].items()}
+    classes = {name: 2 if name == "CLIPTextEncode" else 1 for name in DOMAIN["classes"]}
+    del classes["LoraLoader"], classes["LatentUpscaleBy"]
+    values = {name: grid for name, grid in only.items() if name.partition(".")[0] in classes}
+    codec = Codec(
+        Schema.core(), Domain.from_json(DOMAIN | {"classes": classes, "values": values, "texts": texts})
+    )
+    policy = Policy.create(
+        codec, FlowTokenizer.from_captions(PROMPTS, codec, 320), BUDGET, hidden=16, layers=1, heads=1
+    )
+    groups = generate(policy, PROMPTS[:2], 2, seed=0)
+    flows = [rollout.flow_tokens for group in groups for rollout in group]
+    assert len(set(flows)) == 1
+    logprobs, entropy, free = flow_logprobs(policy, [PROMPTS[0]] * 4, flows)
+    assert logprobs.shape == (4, len(flows[0]))
+    assert not free.any()
+    assert logprobs.exp().eq(1).all()
+    assert entropy.eq(0).all()
+    logprobs.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("heads", 0), ("hidden", 0), ("hidden", -1), ("layers", 0), ("context", 0)]
+)
+def test_sizes_of_nothing_are_refused(name: str, value: int) -> None:
+    with pytest.raises(PolicyError, match=f"{name}={value}.*1 or more"):
+        small_policy(**{name: value})  # type: ignore[arg-type]
 
 
 def test_tokens_that_the_grammar_forbids_are_refused() -> None:

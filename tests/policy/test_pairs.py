@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowsmith.flows import Flow, random_flow
+from flowsmith.flows import Flow, FlowError, random_flow
 from flowsmith.policy import PolicyError
 from flowsmith.policy.pairs import corpus_pairs, scored_pairs
 from flowsmith.prompts import Prompt
@@ -65,6 +65,14 @@ def test_equal_scores_weigh_one() -> None:
 def test_scores_asked_for_and_missing() -> None:
     with pytest.raises(PolicyError, match="score_weight=0"):
         scored_pairs([row("x", some_flows(1)[0], None)], small_codec(), score_weight=1.0)
+
+
+@pytest.mark.parametrize(
+    ("flow", "kind"), [('{"1": ', "invalid_json"), ("[3]", "invalid_graph"), ("{}", "prompt_no_outputs")]
+)
+def test_a_corrupt_flow_in_a_row_is_told(flow: str, kind: str) -> None:
+    with pytest.raises(FlowError, match=kind):
+        scored_pairs([row("x", some_flows(1)[0], 1.0) | {"flow": flow}], small_codec())
 
 
 def test_corpus_pairs_use_everything_evenly_and_repeat_exactly() -> None:
