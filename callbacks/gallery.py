@@ -3,7 +3,7 @@
 import json
 
 from lightning import LightningModule, Trainer
-from torch import Tensor, stack, uint8, zeros
+from torch import Tensor, stack, uint8, zeros, zeros_like
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
@@ -41,8 +41,12 @@ class Gallery(CandidateCallback):
         writer = tensorboard_of(trainer)
         if writer is None or not self._kept:
             return
-        cells = [cell(c) for kept in self._kept.values() for c in kept]
-        grid = make_grid(stack(cells), nrow=max(len(kept) for kept in self._kept.values()), padding=2)
+        columns = max(len(kept) for kept in self._kept.values())
+        cells = []
+        for kept in self._kept.values():
+            row = [cell(c) for c in kept]
+            cells += row + [zeros_like(row[0])] * (columns - len(row))
+        grid = make_grid(stack(cells), nrow=columns, padding=2)
         step = trainer.global_step
         writer.add_image("val/pictures", grid, step)
         for designer, kept in self._kept.items():

@@ -8,26 +8,10 @@ from flowsmith.designers.known import known_flows
 from flowsmith.designers.protocol import image_seed
 from flowsmith.flows import FlowError, validate
 from flowsmith.prompts import Prompt
-from flowsmith.scored_flows import ScoredFlow, to_table, write_scored_flows
+from tests.designers.collection import write_collection
 from tests.flows_for_tests import DOMAIN, codec, some_flows
 
 PROMPTS = [Prompt(f"p{i}", f"prompt {i}") for i in range(4)]
-
-
-def _collection(path: Path, scores: dict[int, list[float]], split: str = "train") -> str:
-    """Write rows: index into `some_flows` -> its scores, one prompt each."""
-    flows = some_flows(6)
-    rows = [
-        ScoredFlow(
-            sample_id=f"{split}/{i}/{j}", prompt_id=f"p{j}", prompt=f"prompt {j}", split=split,  # type: ignore[arg-type]
-            task="", designer="corpus", flow=json.dumps(flows[i].to_template()), flow_key=flows[i].key,
-            base_flow=f"base{i}", seed=j, renderer="1", weights="w", judges={"clip": 0.0}, score=score, seconds=0.1,
-        )
-        for i, values in scores.items()
-        for j, score in enumerate(values)
-    ]  # fmt: skip
-    write_scored_flows(path, to_table(rows))
-    return str(path)
 
 
 def test_noise_is_shared_by_designers_and_differs_by_sample(tmp_path: Path) -> None:
@@ -51,7 +35,7 @@ def test_a_flow_file_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 def test_best_fixed_takes_the_best_training_mean(tmp_path: Path) -> None:
-    path = _collection(
+    path = write_collection(
         tmp_path / "rows.parquet", {0: [0.0, 0.1, -0.1], 1: [1.0, 1.1, 0.9], 2: [-1.0, -0.9, -1.1]}
     )
     proposed = BestFixedDesigner(path, str(DOMAIN)).propose(PROMPTS, 2, 0)
@@ -61,7 +45,7 @@ def test_best_fixed_takes_the_best_training_mean(tmp_path: Path) -> None:
 
 
 def test_only_training_rows_are_known(tmp_path: Path) -> None:
-    path = _collection(tmp_path / "rows.parquet", {0: [1.0]}, split="validation")
+    path = write_collection(tmp_path / "rows.parquet", {0: [1.0]}, split="validation")
     with pytest.raises(DesignerError, match="no scored row of the split train"):
         known_flows(path, DOMAIN)
 
@@ -74,7 +58,9 @@ def test_corpus_designer_draws_other_flows_of_the_domain_by_prompt() -> None:
         flows = [c.flow for c in proposed if c.prompt == prompt]
         assert len({flow.key for flow in flows}) == len(flows) == 10
         assert not [issue for flow in flows for issue in validate(flow, codec().schema)]
-        assert {c.seed for c in proposed if c.prompt == prompt} == {image_seed(prompt, 0, 3)}, "luck is shared"
+        assert {c.seed for c in proposed if c.prompt == prompt} == {image_seed(prompt, 0, 3)}, (
+            "luck is shared"
+        )
     again = CorpusDesigner(str(folder), str(DOMAIN), size=60, seed=0).propose(PROMPTS[2:3], 10, seed=3)
     assert [(c.sample_id, c.flow) for c in again] == [
         (c.sample_id, c.flow) for c in proposed if c.prompt == PROMPTS[2]
