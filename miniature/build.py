@@ -69,7 +69,7 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
         Step(
             "base",
             lambda: diffusion.train_base(
-                base, vae=folder, tokenizer=tokenizer, seed=seed, steps=3400, detail=3000, scratch=scratch
+                base, vae=folder, tokenizer=tokenizer, seed=seed, steps=3400, settings=800, scratch=scratch
             ),
             lambda: gates.checker_rates(out, seed=seed),
             {"overall": 0.35},
@@ -77,7 +77,7 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
         Step(
             "mini_pencil",
             lambda: diffusion.fine_tune(
-                tuned, base=base, style="pencil", seed=seed, steps=800, scratch=scratch
+                tuned, base=base, style="pencil", seed=seed, steps=600, scratch=scratch
             ),
             lambda: styles(tuned, None),
             {"gain on own style": 0.0, "loss elsewhere": 0.0},
@@ -85,7 +85,7 @@ def steps_of(out: Path, scratch: Path, seed: int) -> list[Step]:
         Step(
             "mini_poster",
             lambda: diffusion.train_lora(
-                lora, base=base, style="poster", seed=seed, steps=800, scratch=scratch
+                lora, base=base, style="poster", seed=seed, steps=600, scratch=scratch
             ),
             lambda: styles(base, lora),
             {"gain on own style": 0.0, "loss elsewhere": 0.0},

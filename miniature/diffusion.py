@@ -5,11 +5,11 @@ guidance. One picture in six carries a fault that its caption names, so that wor
 Fine-tuning sees one style only, without replay: it gains there and forgets elsewhere.
 
 That schedule never reaches pure noise, so the brightness of a picture leaks through its noisiest latents, and a model
-that learned to read it there makes every picture middling grey when it starts from pure noise (arXiv 2305.08891).
-Offset noise, which moves each channel's mean, drowns the leak and leaves the schedule as ComfyUI has it. The base is
-trained in two phases: first with a loss that weighs errors of the picture alike at all high noise levels (truncated
-SNR, arXiv 2202.00512), where only the caption can tell setting, style and places; then by min-SNR (arXiv 2303.09556),
-which is where shapes and colours come from.
+that learned to read it there makes every picture middling grey when it starts from pure noise (arXiv 2305.08891). The
+base is therefore trained in two phases: first by min-SNR (arXiv 2303.09556), where shapes and colours come from; then
+with offset noise, which moves each channel's mean and so drowns the leak, and a loss that weighs errors of the picture
+alike at all high noise levels (truncated SNR, arXiv 2202.00512), where only the caption can tell the setting. The
+other order did not work: a base that learned settings first hardly learned to read the words for objects afterwards.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -38,8 +38,8 @@ _POOL = 10_000
 _EMPTY = 0.1  # share of captions left empty
 _FAULTY = 1 / 6
 _LEAST_SNR, _MOST_SNR = 1.0, 5.0  # between these an error of the picture weighs by the SNR
-_LAYOUT_WEIGHT = 20.0  # most weight of an error of the noise in the first phase; 1 is min-SNR
 _OFFSET = 0.25  # deviation of a channel's mean noise, beside unit noise per pixel
+_TRUNCATED = 20.0  # most weight of a squared error of the noise in the base's second phase
 _RANK = 8
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -101,7 +101,7 @@ def make_pool(vae_folder: Path, *, seed: int, number: int = _POOL, style: Style 
 
 
 def train_base(
-    out: Path, *, vae: Path, tokenizer: Path, seed: int, steps: int, detail: int, scratch: Path
+    out: Path, *, vae: Path, tokenizer: Path, seed: int, steps: int, settings: int, scratch: Path
 ) -> None:
     """Train UNet and text encoder from nothing and write a checkpoint in diffusers' layout.
 
@@ -111,7 +111,7 @@ def train_base(
         tokenizer: Tokenizer's folder.
         seed: Of weights and data.
         steps: Of the first phase, 32 pictures each.
-        detail: Steps of the second phase.
+        settings: Steps of the second phase.
         scratch: Folder of checkpoints; a stopped run goes on from there.
     """
     torch.manual_seed(seed)
@@ -119,12 +119,10 @@ def train_base(
     unet, encoder = new_unet(), new_text_encoder(words)
     pool = make_pool(vae, seed=seed)
     modules = {"unet": unet, "text": encoder}
-    for phase, weight, lr, count in (
-        ("layout", _LAYOUT_WEIGHT, 2e-3, steps),
-        ("detail", 1.0, 1.5e-3, detail),
-    ):
-        loss = denoising_loss(unet, encoder, words, pool, batch=32, most_weight=weight)
-        fit(f"base_{phase}", modules, loss, steps=count, lr=lr, scratch=scratch, ema=0.998, warmup=200)
+    loss = denoising_loss(unet, encoder, words, pool, batch=32, offset=0.0)
+    fit("base_objects", modules, loss, steps=steps, lr=2e-3, scratch=scratch, ema=0.998, warmup=200)
+    loss = denoising_loss(unet, encoder, words, pool, batch=32, most_weight=_TRUNCATED)
+    fit("base_settings", modules, loss, steps=settings, lr=1.2e-3, scratch=scratch, ema=0.995)
     _save_pipeline(out, unet, encoder, words, AutoencoderKL.from_pretrained(vae))
 
 
@@ -152,7 +150,7 @@ def train_lora(out: Path, *, base: Path, style: Style, seed: int, steps: int, sc
     }
     for model, names in targets.values():
         model.requires_grad_(False)
-        model.add_adapter(LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=names))
+        inject_adapter_in_model(LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=names), model)
     loss = denoising_loss(unet, encoder, words, pool, batch=32)
     fit(out.stem, {"unet": unet, "text": encoder}, loss, steps=steps, lr=3e-3, scratch=scratch, ema=0.99)
     weights = {
@@ -165,7 +163,13 @@ def train_lora(out: Path, *, base: Path, style: Style, seed: int, steps: int, sc
 
 
 def denoising_loss(
-    unet: nn.Module, encoder: nn.Module, tokenizer: Any, pool: Pool, batch: int, most_weight: float = 1.0
+    unet: nn.Module,
+    encoder: nn.Module,
+    tokenizer: Any,
+    pool: Pool,
+    batch: int,
+    offset: float = _OFFSET,
+    most_weight: float = 1.0,
 ) -> Callable[[int], Tensor]:
     """Return step -> loss; captions and pictures follow from the step, noise from torch's global generator.
 
@@ -175,6 +179,7 @@ def denoising_loss(
         tokenizer: Theirs.
         pool: Scenes with their latents.
         batch: Pictures a step.
+        offset: Deviation of a channel's mean noise, beside unit noise per pixel.
         most_weight: Most weight of a squared error of the noise; 1 is min-SNR, more counts high noise levels more.
     """
     schedule = DDPMScheduler(**SCHEDULE)
@@ -191,7 +196,7 @@ def denoising_loss(
         )
         latents = pool.latents[torch.from_numpy(picked)].float().contiguous(memory_format=torch.channels_last)
         time = torch.randint(len(alphas), (batch,))
-        noise = torch.randn_like(latents) + _OFFSET * torch.randn(*latents.shape[:2], 1, 1)
+        noise = torch.randn_like(latents) + offset * torch.randn(*latents.shape[:2], 1, 1)
         noisy = schedule.add_noise(latents, noise, time)
         output = unet(noisy, time, encoder_hidden_states=encoder(ids.input_ids)[0]).sample
         total: Tensor = (weights[time] * ((output - noise) ** 2).mean((1, 2, 3))).mean()
@@ -222,7 +227,7 @@ def load_checkpoint(folder: Path, lora: Path | None = None) -> tuple[Any, Any, A
         for name, model in (("unet", unet), ("text_encoder", encoder)):
             state = {k.removeprefix(name + "."): v for k, v in weights.items() if k.startswith(name + ".")}
             targets = sorted({key.rsplit(".lora_", 1)[0] for key in state})
-            model.add_adapter(LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=targets))
+            inject_adapter_in_model(LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=targets), model)
             set_peft_model_state_dict(model, state)
     return (
         unet,
@@ -243,5 +248,7 @@ def _save_pipeline(out: Path, unet: Any, encoder: Any, tokenizer: Any, vae: Any)
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    for network in (pipeline.vae, pipeline.unet):  # the folders it was loaded from are nobody else's business
+        network.register_to_config(_name_or_path="")
     with atomic_write(out) as temporary:
         pipeline.save_pretrained(temporary)

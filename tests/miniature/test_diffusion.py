@@ -41,7 +41,7 @@ def _losses(steps: int, batch: int = 64, most_weight: float = 1.0) -> tuple[list
     """Run the loss over pictures whose latents are all 2; return losses, the noise that was added, and times."""
     pool = Pool([SCENE] * 10, [""] * 10, torch.full((10, 4, 16, 16), 2.0).half())
     network = _Seen()
-    loss = denoising_loss(network, _NoText(), _words, pool, batch, most_weight)
+    loss = denoising_loss(network, _NoText(), _words, pool, batch, most_weight=most_weight)
     losses = []
     for step in range(steps):
         torch.manual_seed(step)
