@@ -31,14 +31,14 @@ class Job:
 
     Attributes:
         step: The evaluation.
-        sources: Keys of what it links to.
+        sources: Keys of what it links to, each once.
         waiting: How many of them are not known yet.
         dependents: Jobs that link to this one.
         done: Finished or failed.
     """
 
     step: Evaluation
-    sources: frozenset[str]
+    sources: tuple[str, ...]
     waiting: int = 0
     dependents: list["Job"] = field(default_factory=list)
     done: bool = False
@@ -59,12 +59,13 @@ class Board:
     def __init__(self, plans: Iterable[Plan], memory: Cache[Outcome]) -> None:
         plans = list(plans)
         steps = {step.key: step for plan in plans for step in plan.steps}
-        self._outputs = {key for plan in plans for key in plan.outputs}
+        # No sets: their order differs from process to process, and with it what is batched with what.
+        self._outputs = dict.fromkeys(key for plan in plans for key in plan.outputs)
         self._readers: Counter[str] = Counter()
         self._groups: dict[Hashable, list[Job]] = {}
         self.known: dict[str, Outcome] = {}
         jobs: dict[str, Job] = {}
-        wanted = list(self._outputs)
+        wanted = list(reversed(self._outputs))  # taken from the end, so the first come first
         while wanted:
             key = wanted.pop()
             if key in jobs or key in self.known:
@@ -72,14 +73,17 @@ class Board:
             if (remembered := memory.get(key)) is not None:
                 self.known[key] = remembered
                 continue
-            jobs[key] = Job(steps[key], frozenset(source for source, _ in steps[key].links.values()))
+            jobs[key] = Job(
+                steps[key], tuple(dict.fromkeys(source for source, _ in steps[key].links.values()))
+            )
             wanted.extend(jobs[key].sources)
-        self.recalled = [(key, self.known[key]) for key in sorted(self._outputs & self.known.keys())]
+        self.recalled = [(key, self.known[key]) for key in self._outputs if key in self.known]
         for job in jobs.values():
             self._readers.update(job.sources)
-            for source in job.sources & jobs.keys():
-                jobs[source].dependents.append(job)
-                job.waiting += 1
+            for source in job.sources:
+                if source in jobs:
+                    jobs[source].dependents.append(job)
+                    job.waiting += 1
         for job in jobs.values():
             if not job.waiting:
                 self._offer(job)

@@ -57,16 +57,17 @@ def plan_graph(graph: Mapping[str, Any]) -> Plan:
     outputs = [name for name, node in graph.items() if find_node(node["class_type"]).output]
     if not outputs:
         raise ExecutionError("the graph has no output; end it with SaveImage")
-    needed: dict[str, set[str]] = {}
-    waiting = list(outputs)
+    needed: dict[str, list[str]] = {}  # no sets: the order of steps is the same in every process
+    waiting = list(reversed(outputs))  # taken from the end
     while waiting:
         name = waiting.pop()
         if name in needed:
             continue
         if name not in graph:
             raise ExecutionError(f"a link points to node {name!r}, which the graph lacks")
-        needed[name] = {link[0] for value in graph[name]["inputs"].values() if (link := _link(value))}
-        waiting.extend(needed[name])
+        links = (_link(value) for value in graph[name]["inputs"].values())
+        needed[name] = list(dict.fromkeys(link[0] for link in links if link))
+        waiting.extend(reversed(needed[name]))
     try:
         order = list(TopologicalSorter(needed).static_order())
     except CycleError as error:

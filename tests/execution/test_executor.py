@@ -1,9 +1,11 @@
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowsmith.execution import Executor, ModelLibrary, RenderResult, RenderTask
@@ -13,7 +15,7 @@ from tests.tiny_world import tiny_graph
 
 SCHEMA = Schema.core().restrict(
     choices={
-        "CheckpointLoaderSimple.ckpt_name": ["tiny_a", "tiny_b", "../escape", "gone"],
+        "CheckpointLoaderSimple.ckpt_name": ["tiny_a", "tiny_b", "merged", "../escape", "gone"],
         "LoraLoader.lora_name": ["tiny.safetensors"],
     }
 )
@@ -42,7 +44,7 @@ def lora_flow(strength: float) -> Flow:
     inputs |= {"strength_model": strength, "strength_clip": strength}
     graph["8"] = {"class_type": "LoraLoader", "inputs": inputs}
     graph["5"]["inputs"]["model"] = ["8", 0]
-    graph["2"]["inputs"]["clip"] = ["8", 1]
+    graph["2"]["inputs"]["clip"] = graph["3"]["inputs"]["clip"] = ["8", 1]
     return Flow.from_template(graph, SCHEMA)
 
 
@@ -93,14 +95,14 @@ def test_image_alone_equals_image_in_a_batch(models: Path, sampler: str) -> None
     assert float(different.float().mean()) > 0.5  # so the comparison is not of equal pictures
 
 
-def test_flow_by_hand(models: Path, executor: Executor) -> None:
-    """The whole default flow once more, written out with diffusers' networks and the formulas."""
-    got = images(executor.render([RenderTask("x", flow(steps=2, cfg=2.0), "red", 11)]))["x"]
+def check_by_hand(models: Path, executor: Executor, prompt: str, seed: int) -> None:
+    """Run the whole default flow once more, written out with diffusers' networks and the formulas."""
+    got = images(executor.render([RenderTask("x", flow(steps=2, cfg=2.0), prompt, seed)]))["x"]
     parts = ModelLibrary(models).checkpoint("tiny_a")
     with torch.no_grad():
-        positive, negative = parts.text.encode(["red", ""])
+        positive, negative = parts.text.encode([prompt, ""])
         s0, s1 = parts.model.table.maximum, parts.model.table.minimum
-        x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(11)) * (1 + s0**2) ** 0.5
+        x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) * (1 + s0**2) ** 0.5
         for sigma, target, step in ((s0, s1, 999), (s1, 0.0, 0)):
             seen = x / (sigma**2 + 1) ** 0.5
             noises = [parts.model.unet(seen, step, text[None]).sample for text in (positive, negative)]
@@ -110,6 +112,10 @@ def test_flow_by_hand(models: Path, executor: Executor) -> None:
     apart = (got.int() - (picture * 255).to(torch.uint8).int()).abs()
     assert int(apart.max()) <= 1
     assert got.float().std() > 10
+
+
+def test_flow_by_hand(models: Path, executor: Executor) -> None:
+    check_by_hand(models, executor, "red", 11)
 
 
 def test_second_sampling_node_uses_the_next_seed(executor: Executor) -> None:
@@ -154,18 +160,59 @@ def test_unlike_flows_are_sampled_together_where_they_can(
     assert runs.rows["KSampler"] == [4, 1, 1, 1, 1]
 
 
+def test_batches_follow_the_order_of_tasks(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so are the same in every process, whatever Python hashes texts to."""
+    node, batches = NODES["KSampler"], list[list[int]]()
+
+    def run(rows: Sequence[Row], library: ModelLibrary) -> list[tuple[Any, ...]]:
+        batches.append([row["seed"] for row in rows])
+        return node.run(rows, library)
+
+    monkeypatch.setitem(NODES, "KSampler", NodeType(node.name, run, node.group, node.order))
+    results = list(Executor(models, SCHEMA, batch_size=4).render(tasks(flow(steps=1), 10)))
+    assert batches == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109]]
+    assert [result.sample_id for result in results] == [task.sample_id for task in tasks(flow(steps=1), 10)]
+
+
 def test_memory_of_results_is_bounded(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = Executor(models, SCHEMA, batch_size=4, max_result_bytes=20_000)
     images(executor.render(tasks(flow(), 8)))
     assert executor._interpreter._memory.bytes <= max(20_000, 64 * 64 * 3 * 5)  # at most, the newest picture
 
 
+def merged_by_hand(root: Path, strength: float) -> None:
+    """Write checkpoint "merged": tiny_a with strength x alpha / rank x up @ down added to each layer of the LoRA."""
+    folder = shutil.copytree(root / "checkpoints" / "tiny_a", root / "checkpoints" / "merged")
+    lora = load_file(root / "loras" / "tiny.safetensors")
+    for prefix, part in (("lora_unet_", "unet"), ("lora_te_text_model_", "text_encoder")):
+        (file,) = (folder / part).glob("*.safetensors")
+        weights, merged = load_file(file), 0
+        for name, weight in weights.items():
+            place = prefix + name.removeprefix("text_model.").removesuffix(".weight").replace(".", "_")
+            if f"{place}.alpha" in lora:
+                up, down = lora[f"{place}.lora_up.weight"], lora[f"{place}.lora_down.weight"]
+                weights[name] = weight + strength * float(lora[f"{place}.alpha"]) / len(down) * up @ down
+                merged += 1
+        assert merged == 2
+        save_file(weights, file)
+
+
 @pytest.mark.parametrize("strength", [5.0, -5.0])
-def test_lora_changes_the_picture_and_zero_does_not(executor: Executor, strength: float) -> None:
-    wanted = [flow(), lora_flow(0.0), lora_flow(strength)]
-    plain, zero, changed = (images(executor.render([RenderTask("x", one, "red", 3)]))["x"] for one in wanted)
+def test_lora_renders_as_merged_weights_do_and_zero_as_none(
+    models: Path, tmp_path: Path, strength: float
+) -> None:
+    root = shutil.copytree(models, tmp_path / "models")
+    merged_by_hand(root, strength)
+    executor = Executor(root, SCHEMA)
+    wanted = [flow(), lora_flow(0.0), lora_flow(strength), flow(ckpt_name="merged")]
+    plain, zero, patched, merged = (
+        images(executor.render([RenderTask("x", one, "red", 3)]))["x"] for one in wanted
+    )
     assert torch.equal(plain, zero)
-    assert float((changed.int() - plain.int()).abs().float().mean()) > 1
+    assert int((patched.int() - merged.int()).abs().max()) <= 1
+    assert (
+        float((patched.int() - plain.int()).abs().float().mean()) > 1
+    )  # so it is no comparison of like and like
 
 
 def test_failures_are_told_and_lose_nothing(executor: Executor) -> None:
@@ -235,8 +282,8 @@ def test_images_come_as_they_are_done_and_are_ordinary_tensors(executor: Executo
 @pytest.mark.parametrize(
     "prompt", ["", "((((", "<|endoftext|>", "{prompt} \\{", "(a:nan)\ud800\0", "star " * 200]
 )
-def test_any_prompt_renders(executor: Executor, prompt: str) -> None:
-    assert images(executor.render([RenderTask("x", flow(), prompt, 2**64 - 1)]))["x"].shape == (3, 64, 64)
+def test_any_prompt_is_rendered_as_it_stands(models: Path, executor: Executor, prompt: str) -> None:
+    check_by_hand(models, executor, prompt, 2**64 - 1)
 
 
 def test_prompts_of_unlike_length_share_a_batch(models: Path) -> None:

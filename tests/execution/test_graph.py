@@ -37,6 +37,23 @@ def test_key_depends_on_everything_upstream_and_on_nothing_else() -> None:
     assert len(keys | {output()}) == 7
 
 
+def test_steps_follow_the_links_in_their_order() -> None:
+    """And so are the same in every process, whatever Python hashes texts to."""
+    graph = tiny_graph()
+    for k in range(8):  # eight more outputs, each with texts of its own
+        graph[f"p{k}"] = {"class_type": "CLIPTextEncode", "inputs": {"text": f"+{k}", "clip": ["1", 1]}}
+        graph[f"n{k}"] = {"class_type": "CLIPTextEncode", "inputs": {"text": f"-{k}", "clip": ["1", 1]}}
+        inputs = {**graph["5"]["inputs"], "positive": [f"p{k}", 0], "negative": [f"n{k}", 0]}
+        graph[f"s{k}"] = {"class_type": "KSampler", "inputs": inputs}
+        graph[f"d{k}"] = {"class_type": "VAEDecode", "inputs": {"samples": [f"s{k}", 0], "vae": ["1", 2]}}
+        graph[f"o{k}"] = {
+            "class_type": "SaveImage",
+            "inputs": {"images": [f"d{k}", 0], "filename_prefix": "x"},
+        }
+    texts = [step.values["text"] for step in plan_graph(graph).steps if "text" in step.values]
+    assert texts == ["two red stars", "", *(f"{sign}{k}" for k in range(8) for sign in "+-")]
+
+
 def test_equal_nodes_are_evaluated_once() -> None:
     graph = tiny_graph(positive="same", negative="same")
     assert len(plan_graph(graph).steps) == 6
