@@ -66,7 +66,7 @@ def shown(given: object) -> str:
     try:
         text = repr(given)
     except (ValueError, RecursionError):  # an integer of thousands of digits; lists too deep in lists
-        return f"a {type(given).__name__} too large to show"
+        return f"({type(given).__name__} too large to show)"
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
