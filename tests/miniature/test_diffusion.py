@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from miniature import diffusion
 from miniature.captions import tell_partly
 from miniature.diffusion import SCHEDULE, Pool, denoising_loss
-from miniature.scenes import Group, Scene
+from miniature.scenes import Group, Scene, sample_scene
 
 ALPHAS = DDPMScheduler(**SCHEDULE).alphas_cumprod
 SCENE = Scene((Group("star", "red"),), None, "night", "poster")
@@ -80,7 +80,7 @@ def test_weights_of_noise_levels(most: float) -> None:
 def test_no_caption_tells_a_held_out_combination() -> None:
     """Facts of validation and test combinations are never told in training, whatever is left out."""
     rng = np.random.default_rng(0)
-    scenes = [diffusion.sample_scene(rng) for _ in range(400)]
+    scenes = [sample_scene(rng) for _ in range(400)]
     texts = {diffusion._caption(scene, "", rng).split(", sharp")[0] for scene in scenes}
     told = [tell_partly(scene, rng) for scene in scenes for _ in range(12)]
     held_out = {t.text for t in told if t.split != "train"}
