@@ -148,9 +148,13 @@ class Preemption(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop if any rank was asked to, but not between the parts of an accumulated gradient."""
-        every = trainer.accumulate_grad_batches
-        if (batch_idx + 1) % every == 0 or trainer.is_last_batch:
+        # Nor between an epoch's last batch and its end: Lightning would resume without that end's validation.
+        if not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._stop_training(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after an epoch whose last batch no validation followed."""
+        self._stop_training(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop after a validation inside training."""
@@ -208,8 +212,11 @@ class Preemption(Checkpoint):
         received = signal.SIGUSR1 if warned else self.signals.received or signal.SIGTERM
         if self.checkpoint is not None:
             trainer.save_checkpoint(self.checkpoint)
-        if received == signal.SIGUSR1 and self.requeue and trainer.is_global_zero:
-            requeue_job()
+        if received == signal.SIGUSR1 and self.requeue:
+            if trainer.is_global_zero:
+                requeue_job()
+            # srun ends all ranks when the first of them leaves: none may before SLURM has taken the job back.
+            trainer.strategy.barrier()
         raise Stopped(received)
 
 

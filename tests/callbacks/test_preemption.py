@@ -3,12 +3,17 @@
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from callbacks import preemption
-from callbacks.preemption import Stopped, StopSignals, requeue_job
+from callbacks.preemption import Preemption, Stopped, StopSignals, requeue_job
+
+NO_MODULE: Any = None
 
 
 def send(signum: signal.Signals) -> None:
@@ -87,3 +92,44 @@ def test_requeue_without_scontrol_is_no(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "71")
     assert not requeue_job()
+
+
+@pytest.mark.parametrize(
+    ("rank", "told", "done"),
+    [
+        (0, {"stop": True, "warned": True}, ["scontrol", "barrier"]),
+        (1, {"stop": True, "warned": True}, ["barrier"]),
+        (0, {"stop": True, "warned": False}, []),
+        (0, {"stop": False, "warned": False}, None),
+    ],
+)
+def test_no_rank_leaves_before_the_job_is_requeued(
+    monkeypatch: pytest.MonkeyPatch, rank: int, told: dict[str, bool], done: list[str] | None
+) -> None:
+    """srun --kill-on-bad-exit ends all ranks, and with them scontrol, when the first one leaves."""
+    answers, calls = iter(told.values()), list[str]()
+    strategy = SimpleNamespace(
+        reduce_boolean_decision=lambda own, all: next(answers), barrier=lambda: calls.append("barrier")
+    )
+    trainer: Any = SimpleNamespace(
+        strategy=strategy, is_global_zero=rank == 0, is_last_batch=False, accumulate_grad_batches=1
+    )
+    monkeypatch.setattr(preemption, "requeue_job", lambda: calls.append("scontrol"))
+    with nullcontext() if done is None else pytest.raises(Stopped):
+        Preemption(StopSignals(), None).on_train_batch_end(trainer, NO_MODULE, None, None, 0)
+    assert calls == (done or [])
+
+
+@pytest.mark.parametrize(
+    ("batch", "last", "stops"), [(0, False, False), (1, False, True), (1, True, False), (2, True, False)]
+)
+def test_it_stops_between_whole_updates_inside_an_epoch(batch: int, last: bool, stops: bool) -> None:
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda own, all: own)
+    trainer: Any = SimpleNamespace(strategy=strategy, is_last_batch=last, accumulate_grad_batches=2)
+    signals = StopSignals()
+    signals.received = signal.SIGTERM
+    stopping = Preemption(signals, None)
+    with pytest.raises(Stopped) if stops else nullcontext():
+        stopping.on_train_batch_end(trainer, NO_MODULE, None, None, batch)
+    with pytest.raises(Stopped):
+        stopping.on_train_epoch_end(trainer, NO_MODULE)
