@@ -20,6 +20,7 @@ from flowsmith.rewards.assessment import assess
 from flowsmith.rewards.bootstrap import bootstrap_weights
 from flowsmith.rewards.calibration import fit_scale
 from flowsmith.rewards.losses import ranking_loss, regression_loss
+from flowsmith.rewards.pairs import RewardsError
 from flowsmith.rewards.splits import Part
 from lightning_modules.learning_rate import rise_and_fall
 
@@ -55,10 +56,13 @@ class RewardEnsembleModule(LightningModule):
         prior_scale: Size of each member's fixed random prior over flows, in standard deviations of score.
         ranking_weight: Weight of the pairwise ranking loss next to the regression loss.
         huber_delta: Error in standard deviations from which the regression loss is linear.
-        learning_rate: Peak of AdamW.
-        weight_decay: Of AdamW.
+        learning_rate: Peak of AdamW, >= 0.
+        weight_decay: Of AdamW, >= 0.
         warmup: Share of all steps in which the learning rate rises, 0..1; then it falls to 0.
         seed: Of initial weights and bootstraps.
+
+    Raises:
+        RewardsError: A number leaves its range.
     """
 
     def __init__(
@@ -80,6 +84,16 @@ class RewardEnsembleModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if not (learning_rate >= 0 and weight_decay >= 0 and 0 <= warmup <= 1):
+            raise RewardsError(
+                f"learning_rate={learning_rate}, weight_decay={weight_decay}, warmup={warmup}: set the first "
+                "two to 0 or more, warmup to a share from 0 to 1"
+            )
+        if not (prior_scale >= 0 and ranking_weight >= 0 and huber_delta > 0 and max_tokens > 3):
+            raise RewardsError(
+                f"prior_scale={prior_scale}, ranking_weight={ranking_weight}, huber_delta={huber_delta}, "
+                f"max_tokens={max_tokens}: set the first two to 0 or more, huber_delta above 0, max_tokens above 3"
+            )
         self.ensemble: RewardEnsemble
         self._members = members
         small = SmallEncoder(width, layers, heads, text_vocabulary)
@@ -155,8 +169,8 @@ class RewardEnsembleModule(LightningModule):
         shown = "spearman/unseen_prompts"
         for name, value in measured.items():
             if math.isfinite(value):  # nan: a part has too few rows to measure it
-                self.log(f"val/{name}", value, prog_bar=name == shown)
-        self.log("val/std_scale", self.ensemble.std_scale.float())
+                self.log(f"val/{name}", value, prog_bar=name == shown, sync_dist=True)
+        self.log("val/std_scale", self.ensemble.std_scale.float(), sync_dist=True)
 
     def export(self, folder: Path) -> None:
         """Write the ensemble, whole or not at all."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flowsmith.flows import Codec, Flow
 from flowsmith.rewards.pairs import PairTokenizer, RewardsError
-from flowsmith.rewards.surrogate import SmallEncoder, Surrogate, build_member
+from flowsmith.rewards.surrogate import SmallEncoder, Surrogate, build_member, loading
 
 
 class RewardEnsemble(nn.Module):
@@ -63,14 +63,18 @@ class RewardEnsemble(nn.Module):
             prior_scale: Size of the members' fixed random priors, in standard deviations of score.
             max_tokens: Longest sequence.
             seed: Seed of all initial values.
+
+        Raises:
+            RewardsError: ``members`` is below 2, or there is no such encoder.
         """
         if isinstance(encoder, SmallEncoder):
             tokenizer = PairTokenizer.from_captions(captions, codec, encoder.text_vocabulary, max_tokens)
         else:
             from transformers import AutoConfig
 
-            size = AutoConfig.from_pretrained(encoder).vocab_size
-            tokenizer = PairTokenizer.from_pretrained(encoder, codec, size, max_tokens)
+            with loading(encoder):
+                size = AutoConfig.from_pretrained(encoder).vocab_size
+                tokenizer = PairTokenizer.from_pretrained(encoder, codec, size, max_tokens)
         seeds = range(1000 * seed, 1000 * seed + members)
         built = [build_member(encoder, tokenizer, prior_scale=prior_scale, seed=s) for s in seeds]
         return cls(tokenizer, built).train()  # pretrained encoders arrive in evaluation mode

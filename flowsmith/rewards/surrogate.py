@@ -3,13 +3,15 @@
 The small encoder of the default configs and a pretrained one from the hub run through the same code.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowsmith.rewards.pairs import PairTokenizer, SpecialIds
+from flowsmith.rewards.pairs import PairTokenizer, RewardsError, SpecialIds
 from flowsmith.rewards.prior import FlowPrior
 from flowsmith.rewards.values import ordered_table
 
@@ -22,13 +24,27 @@ class SmallEncoder:
         width: Size of a hidden vector.
         layers: Number of transformer layers.
         heads: Attention heads per layer.
-        text_vocabulary: Most tokens of the tokenizer that is trained on the training prompts.
+        text_vocabulary: Most tokens of the tokenizer that is trained on the training prompts, >= 256.
+
+    Raises:
+        RewardsError: No network has these sizes.
     """
 
     width: int = 64
     layers: int = 2
     heads: int = 2
     text_vocabulary: int = 2000
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.layers, self.heads) < 1 or self.width % self.heads:
+            raise RewardsError(
+                f"width={self.width}, layers={self.layers}, heads={self.heads}: heads share the width equally; "
+                "set each to 1 or more, and width to a multiple of heads"
+            )
+        if self.text_vocabulary < 256:
+            raise RewardsError(
+                f"text_vocabulary={self.text_vocabulary}: every byte is a token; use 256 or more"
+            )
 
 
 def small_config(encoder: SmallEncoder, vocabulary: int, max_tokens: int) -> Any:
@@ -112,11 +128,28 @@ def build_member(
         if isinstance(encoder, SmallEncoder):
             network = AutoModel.from_config(small_config(encoder, tokenizer.size, tokenizer.max_tokens))
         else:
-            network = AutoModel.from_pretrained(encoder, dtype=torch.float32)
+            with loading(encoder):
+                network = AutoModel.from_pretrained(encoder, dtype=torch.float32)
             network.resize_token_embeddings(tokenizer.size, mean_resizing=False)
         drop_pooler(network)
         _place_flow_tokens(network.get_input_embeddings(), tokenizer, generator)
         return Surrogate(network, tokenizer.ids, vocabulary, prior_scale, generator)
+
+
+@contextmanager
+def loading(encoder: str) -> Iterator[None]:
+    """Say which encoder it is that cannot be loaded.
+
+    Raises:
+        RewardsError: Hugging Face found none, or none that it knows.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise RewardsError(
+            f"encoder={encoder}: cannot be loaded ({str(error).splitlines()[0]}); name a folder that holds a "
+            "pretrained encoder, or the id of one on a hub that can be reached"
+        ) from error
 
 
 def drop_pooler(network: Any) -> None:

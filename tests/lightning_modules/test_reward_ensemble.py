@@ -10,6 +10,7 @@ from datamodules.scored_flows import ScoredBatch, ScoredFlowsData
 from flowsmith.rewards import RewardEnsemble
 from flowsmith.rewards.bootstrap import bootstrap_weights
 from flowsmith.rewards.losses import ranking_loss, regression_loss
+from flowsmith.rewards.pairs import RewardsError
 from flowsmith.scored_flows import to_table, write_scored_flows
 from lightning_modules.reward_ensemble import RewardEnsembleModule
 from tests.lightning_modules.stopping import check_resumed_is_undisturbed
@@ -97,6 +98,24 @@ def test_loss_is_the_sum_over_bootstrapped_members(run: Run) -> None:
     assert float(got) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"heads": 3, "width": 16}, "width=16, layers=2, heads=3"),
+        ({"width": 0}, "width=0"),
+        ({"text_vocabulary": 100}, "text_vocabulary=100"),
+        ({"learning_rate": -1.0}, r"learning_rate=-1\.0"),
+        ({"warmup": 1.5}, r"warmup=1\.5"),
+        ({"huber_delta": 0.0}, r"huber_delta=0\.0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_told_before_anything_is_built(
+    settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(RewardsError, match=f"{told}.*set|{told}.*use"):
+        RewardEnsembleModule(**settings)
+
+
 def test_a_batch_that_no_bootstrap_holds_still_reaches_every_parameter(run: Run) -> None:
     module, engine = run[1], run[2]
     data: Any = engine
@@ -145,7 +164,12 @@ def test_repeated_rows_count_once(run: Run) -> None:
     data: Any = engine
     batch = next(iter(data.datamodule.val_dataloader()))
     logged: dict[str, float] = {}
-    module.log = lambda name, value, **_: logged.update({name: float(value)})  # type: ignore[method-assign]
+
+    def log(name: str, value: Any, sync_dist: bool = False, **_: Any) -> None:
+        assert sync_dist, "equal on all processes, which Lightning asks to be told"
+        logged[name] = float(value)
+
+    module.log = log  # type: ignore[method-assign,assignment]
     module.eval()
     with torch.no_grad():
         module.validation_step(batch, 0)

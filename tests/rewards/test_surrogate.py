@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from flowsmith.rewards.pairs import PairTokenizer
+from flowsmith.rewards.ensemble import RewardEnsemble
+from flowsmith.rewards.pairs import PairTokenizer, RewardsError
 from flowsmith.rewards.prior import FlowPrior
 from flowsmith.rewards.surrogate import SmallEncoder, Surrogate, build_member
 from tests.flows_for_tests import some_flows
@@ -97,8 +100,6 @@ def test_a_pretrained_folder_runs_through_the_same_code(
 ) -> None:
     from transformers import AutoModel, BertConfig, ModernBertConfig, PreTrainedTokenizerFast
 
-    from flowsmith.rewards.ensemble import RewardEnsemble
-
     folder = tmp_path_factory.mktemp(kind)
     text = PairTokenizer.from_captions(PROMPTS, codec(), size=300).text
     special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
@@ -131,3 +132,12 @@ def test_a_pretrained_folder_runs_through_the_same_code(
     ensemble.export(folder / "export")
     again, _ = RewardEnsemble.load(folder / "export").predict(PROMPTS, FLOWS)
     torch.testing.assert_close(again, mean)
+
+
+@pytest.mark.parametrize("files", [{}, {"config.json": "{}"}])
+def test_an_encoder_that_is_none_is_told(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    encoder = str(tmp_path if files else tmp_path / "nope")
+    with pytest.raises(RewardsError, match=rf"^encoder={encoder}: cannot be loaded .*; name a folder"):
+        RewardEnsemble.create(codec(), [], members=2, encoder=encoder)
