@@ -7,11 +7,14 @@ it was.
 
 import sys
 
-# Importing the rooms lets a config say `class_path: DesignModule`.
-import callbacks  # noqa: F401
-import datamodules  # noqa: F401
-import lightning_modules  # noqa: F401
-from lightning_modules.command_line import main
+from flowsmith.interrupts import leave_on_interrupt
 
 if __name__ == "__main__":
+    leave_on_interrupt()
+    # Importing the rooms lets a config say `class_path: DesignModule`.
+    import callbacks  # noqa: F401
+    import datamodules  # noqa: F401
+    import lightning_modules  # noqa: F401
+    from lightning_modules.command_line import main
+
     sys.exit(main("predict"))

@@ -1,7 +1,9 @@
 """What is installed, and what the entry points of the repository promise."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -53,7 +55,7 @@ def test_the_wheel_is_complete(wheel: zipfile.ZipFile) -> None:
     }
     packages = {Path(name).parent.as_posix() for name in expected if name.endswith("/__init__.py")}
     assert {"flowsmith", "flowsmith/flows", "miniature"} <= packages
-    assert expected - {*wheel.namelist()} == set()
+    assert (expected | {"flowsmith/py.typed"}) - {*wheel.namelist()} == set()
 
 
 def test_its_metadata(wheel: zipfile.ZipFile) -> None:
@@ -76,6 +78,21 @@ def test_its_metadata(wheel: zipfile.ZipFile) -> None:
 def test_entry_points_stay_small() -> None:
     for name in ("train.py", "evaluate.py"):
         assert len((ROOT / name).read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("name", ["train.py", "evaluate.py"])
+def test_ctrl_c_while_importing_is_one_line(tmp_path: Path, name: str) -> None:
+    shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "callbacks.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen(
+        [sys.executable, name], cwd=tmp_path, env=environment, text=True, stdout=-1, stderr=-1
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == "importing\n"
+    started.send_signal(signal.SIGINT)
+    _, error = started.communicate(timeout=30)
+    assert (started.returncode, error.strip()) == (130, "stopped by SIGINT; nothing was begun")
 
 
 def test_make_help_tells_every_target() -> None:
