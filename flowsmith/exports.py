@@ -40,7 +40,7 @@ def stamp_export(folder: Path, made_by: Mapping[str, Any], inputs: Mapping[str, 
 
     Args:
         folder: The complete export, still under its temporary name.
-        made_by: What made it: run, fingerprint of its settings.
+        made_by: What made it: run, ``command`` that makes it again, fingerprint of its settings.
         inputs: Path -> fingerprint of everything that it was made from.
     """
     write_json(
@@ -79,8 +79,14 @@ def check_export(folder: Path | str, config: str) -> str:
         DamagedExportError: Its content is not what was exported.
         StaleExportError: An input changed since.
     """
-    folder = Path(folder)
-    make = f"python train.py --config {config}"
+    return _check(Path(folder), _making(config))
+
+
+def _making(config: str) -> str:
+    return f"python train.py --config {config}"
+
+
+def _check(folder: Path, make: str) -> str:
     try:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         content, inputs = str(stamp["content"]), dict(stamp["inputs"])
@@ -96,10 +102,18 @@ def check_export(folder: Path | str, config: str) -> str:
         )
     for name, fingerprint in inputs.items():
         path = Path(name)
+        if (path / STAMP).is_file():  # first: what is wrong with it is mended before what was made from it
+            _check(path, _made_with(path))
         if path.exists() and path_fingerprint(path) != fingerprint:
             raise StaleExportError(
                 f"{folder}: made from {name}, which has changed since; make it again with: {make} --fresh"
             )
-        if (path / STAMP).is_file():
-            check_export(path, f"{path.parent.name}.yaml" if path.name == "export" else name)
     return content
+
+
+def _made_with(folder: Path) -> str:
+    """Return the command that made an export, as its stamp has it; a guess where that cannot be read."""
+    try:
+        return str(json.loads((folder / STAMP).read_text(encoding="utf-8"))["made_by"]["command"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return _making(f"{folder.parent.name}.yaml")

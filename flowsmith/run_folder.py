@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from flowsmith.errors import FlowsmithError
 from flowsmith.files import atomic_write
 from flowsmith.settings import Change, Settings, changes, fingerprint
 
+OUTCOME = ("seconds", "peak_memory_gb", "metrics", "export")  # what is told of a run that is through
 _LARGEST_DIFF = 1 << 20  # bytes of uncommitted changes that are kept beside a start
 
 
@@ -72,7 +73,7 @@ class RunFolder:
 
     def mode(self) -> str | None:
         """Return what the run was started to do, None before the first start."""
-        return _read_json(self._run).get("mode") if self.exists() else None
+        return self._started()["mode"] if self.exists() else None
 
     def check(self, settings: Settings) -> None:
         """Compare with the settings of the first start.
@@ -80,7 +81,7 @@ class RunFolder:
         Raises:
             ChangedRunError: They differ.
         """
-        if self.exists() and (found := changes(_read_json(self._run)["settings"], _plain(settings))):
+        if self.exists() and (found := changes(self._started()["settings"], _plain(settings))):
             raise ChangedRunError(self, found)
 
     def start(self, mode: str, settings: Settings | None, config: str, facts: Mapping[str, Any]) -> int:
@@ -115,7 +116,7 @@ class RunFolder:
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the settings that the run was started with."""
-        return str(_read_json(self._run)["fingerprint"])
+        return str(self._started()["fingerprint"])
 
     def last_checkpoint(self) -> Path | None:
         """Return the checkpoint that a resumed run goes on from, None if there is none."""
@@ -124,11 +125,26 @@ class RunFolder:
 
     def finished(self) -> dict[str, Any] | None:
         """Return what came out, None if the run is not through."""
-        return _read_json(self._finished) if self._finished.is_file() else None
+        return _read_json(self._finished, OUTCOME) if self._finished.is_file() else None
+
+    def _started(self) -> dict[str, Any]:
+        return _read_json(self._run, ("mode", "fingerprint", "settings"))
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
-        """Mark the run as through."""
+        """Mark the run as through; ``outcome`` holds at least `OUTCOME`."""
         write_json(self._finished, {"time": now(), **outcome})
+
+    def check_removable(self) -> None:
+        """Refuse a folder that no start was made in.
+
+        Raises:
+            RunFolderError: The folder is none of ours.
+        """
+        if self.path.exists() and not self.exists() and not self.starts():
+            raise RunFolderError(
+                f"--fresh: {self.path} holds neither run.json nor starts, so it is no run; delete it by hand, "
+                "or name another run with --run_name"
+            )
 
     def remove(self) -> None:
         """Delete the run, so that a start begins afresh.
@@ -136,12 +152,9 @@ class RunFolder:
         Raises:
             RunFolderError: The folder is none of ours; nothing is deleted.
         """
+        self.check_removable()
         if not self.path.exists():
             return
-        if not self.exists():
-            raise RunFolderError(
-                f"--fresh: {self.path} holds no run.json, so it is no run; delete it by hand"
-            )
         # Renamed first: a deletion cut short leaves no half of a run under its name.
         doomed = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
         self.path.rename(doomed)
@@ -154,14 +167,17 @@ def _plain(settings: Settings) -> Settings:
     return plain
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in keys if key not in content] if isinstance(content, dict) else keys
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{path}: cannot be read ({error}); delete its run with --fresh, or name another with --run_name"
         ) from error
-    return content
+    return dict(content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

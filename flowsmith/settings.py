@@ -128,11 +128,17 @@ def _input_path(value: Any, own_folder: Path | None) -> Path | None:
 
 
 def path_fingerprint(path: Path | str) -> str:
-    """Return the hash of a file's or folder's content; of an export, the one that its stamp carries."""
+    """Return the hash of a file's or folder's content; of an export, the one that its stamp carries.
+
+    A stamp that cannot be read gives "unreadable": as an input it has changed, whatever it was.
+    """
     path = Path(path)
     stamp = path / "export.json"
     if stamp.is_file():
-        return str(json.loads(stamp.read_text(encoding="utf-8")).get("content", ""))
+        try:
+            return str(json.loads(stamp.read_text(encoding="utf-8"))["content"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return "unreadable"
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
     return file_hash(path) if sum(sizes.values()) <= _HASH_WHOLE_UP_TO else fingerprint(sizes)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.processes import rank_and_world
+from datamodules.resumable_batches import Resumable
 from flowsmith.errors import FlowsmithError
 
 
@@ -36,6 +39,7 @@ class LineModule(LightningModule):
         source: str | None = None,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters()
         if lr <= 0:
             raise FlowsmithError(f"lr={lr}: goes nowhere or uphill; use a number above 0")
         self.weight = torch.nn.Parameter(torch.zeros(()))
@@ -85,6 +89,27 @@ class RowsWriter(Callback):
         (folder / "rows.json").write_text("[1, 2]")
 
 
+class LineBatches(Resumable):
+    """Batches in order, on each process every n-th number, from where the trainer stands in its epoch."""
+
+    def __init__(self, data: LightningDataModule, numbers: Tensor, size: int) -> None:
+        self.data, self.numbers, self.size = data, numbers, size
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        assert self.data.trainer is not None
+        yield from self._batches()[
+            self.data.trainer.fit_loop.epoch_loop.batch_progress.current.ready % len(self) :
+        ]
+
+    def _batches(self) -> tuple[Tensor, ...]:
+        rank, world = rank_and_world(self.data)
+        batches: tuple[Tensor, ...] = self.numbers[rank::world].split(self.size)
+        return batches
+
+
 class LineData(LightningDataModule):
     """Numbers 1, 2, 3, … in order.
 
@@ -92,18 +117,28 @@ class LineData(LightningDataModule):
         batches: Batches of training.
         batch_size: Numbers a batch.
         validation_batches: Batches of validation.
+        torn: Refuse in ``setup``, as for a file that cannot be read.
     """
 
-    def __init__(self, batches: int = 6, batch_size: int = 2, validation_batches: int = 3) -> None:
+    def __init__(
+        self, batches: int = 6, batch_size: int = 2, validation_batches: int = 3, torn: bool = False
+    ) -> None:
         super().__init__()
         self.batches, self.batch_size, self.validation_batches = batches, batch_size, validation_batches
+        self.torn = torn
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.torn:
+            raise FlowsmithError("rows.parquet: torn")
+
+    def _numbers(self, batches: int) -> Tensor:
+        return torch.arange(1, 1 + batches * self.batch_size) / 10
 
     def _loader(self, batches: int) -> DataLoader[Any]:
-        numbers = torch.arange(1, 1 + batches * self.batch_size) / 10
-        return DataLoader(numbers, batch_size=self.batch_size)  # type: ignore[arg-type]
+        return DataLoader(self._numbers(batches), batch_size=self.batch_size)  # type: ignore[arg-type]
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.batches)
+    def train_dataloader(self) -> LineBatches:
+        return LineBatches(self, self._numbers(self.batches), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.validation_batches)

@@ -165,7 +165,7 @@ def test_a_validation_leaves_the_run_its_own_settings(tmp_path: Path) -> None:
     assert run.mode() is None
     run.start("fit", {"x": 1}, "", {})
     assert (run.mode(), run.finished()) == ("fit", None)
-    run.finish({"seconds": 1.0})
+    run.finish({"seconds": 1.0, "peak_memory_gb": 0.5, "metrics": {}, "export": False})
     assert (run.finished() or {})["seconds"] == 1.0
 
 
@@ -207,11 +207,14 @@ def test_git_revision_is_the_checkouts(tmp_path: Path) -> None:
     assert git_diff(tmp_path).endswith("-1\n+2")
 
 
-def make_export(folder: Path, content: str, inputs: dict[str, str] | None = None) -> None:
+def make_export(
+    folder: Path, content: str, inputs: dict[str, str] | None = None, command: str | None = None
+) -> None:
     with atomic_write(folder) as temporary:
         temporary.mkdir()
         (temporary / "weights").write_text(content)
-        stamp_export(temporary, {"run": folder.parent.name}, inputs or {})
+        made_by = {"run": folder.parent.name} | ({"command": command} if command else {})
+        stamp_export(temporary, made_by, inputs or {})
 
 
 def test_an_export_is_known_by_its_content(tmp_path: Path) -> None:
@@ -279,3 +282,50 @@ def test_an_export_is_stale_when_its_inputs_changed(tmp_path: Path) -> None:
     make_export(grpo, "g", {str(reward): check_export(reward, "reward.yaml")})
     rows.unlink()  # gone is no change: the exports still stand for themselves
     check_export(grpo, "grpo.yaml")
+
+
+def test_a_fault_further_up_is_told_with_what_mends_it(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.parquet"
+    reward, grpo = tmp_path / "full-reward" / "export", tmp_path / "grpo" / "export"
+    rows.write_text("1")
+    command = "python train.py --config full/reward.yaml"
+    make_export(reward, "r", {str(rows): path_fingerprint(rows)}, command)
+    make_export(grpo, "g", {str(reward): check_export(reward, "full/reward.yaml")})
+    rows.write_text("2")
+    with pytest.raises(
+        StaleExportError, match=r"full-reward.*rows.*with: python train\.py --config full/reward"
+    ):
+        check_export(grpo, "grpo.yaml")
+    rows.write_text("1")
+    (reward / "weights").write_text("s")
+    with pytest.raises(DamagedExportError, match=rf"full-reward.*with: {command} --fresh"):
+        check_export(grpo, "grpo.yaml")
+    (reward / "export.json").write_text("{")  # tells no longer what made it
+    with pytest.raises(DamagedExportError, match=r"full-reward.*--config full-reward\.yaml --fresh"):
+        check_export(grpo, "grpo.yaml")
+
+
+@pytest.mark.parametrize("stamp", ["{", "[]", "{}", "3"])
+def test_an_input_with_a_torn_stamp_has_changed(tmp_path: Path, stamp: str) -> None:
+    make_export(tmp_path / "export", "one")
+    before = path_fingerprint(tmp_path / "export")
+    (tmp_path / "export" / "export.json").write_text(stamp)
+    assert path_fingerprint(tmp_path / "export") == "unreadable" != before
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"mode": "fit"}', "{"])
+def test_a_run_that_lacks_its_settings_is_told(tmp_path: Path, content: str) -> None:
+    run = RunFolder("a", tmp_path)
+    run.start("fit", {"x": 1}, "", {})
+    (run.path / "run.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"run\.json: cannot be read .*--fresh"):
+        run.check({"x": 1})
+    run.remove()
+    assert not run.path.exists()
+
+
+def test_fresh_takes_what_only_a_validation_used(tmp_path: Path) -> None:
+    run = RunFolder("a", tmp_path)
+    run.start("validate", None, "", {})
+    run.remove()
+    assert not run.path.exists()

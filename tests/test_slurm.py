@@ -13,7 +13,7 @@ import yaml
 from lightning_modules.command_line import main
 from lightning_modules.command_line.config_files import ROOT
 from lightning_modules.command_line.processes import ProcessError, check_world_size, requested_processes
-from tests.test_cli import LINE, steps
+from tests.lightning_modules.command_line.line import LINE, steps
 
 BATCH = ROOT / "configs" / "slurm" / "train.sbatch"
 
@@ -37,7 +37,7 @@ def allocation(nodes: int, tasks_per_node: int) -> dict[str, str]:
 
 
 SRUN = """#!{python}
-import json, os, subprocess, sys
+import json, os, signal, subprocess, sys, time
 options = [word for word in sys.argv[1:] if word.startswith("--") and sys.argv.index(word) < 2]
 command = sys.argv[1 + len(options):]
 cpus = os.environ.get("SRUN_CPUS_PER_TASK")
@@ -45,10 +45,19 @@ json.dump({{"options": options, "command": command, "cwd": os.getcwd(), "cpus": 
 tasks = int(os.environ["SLURM_NTASKS"]) if {start} else 0
 each = int(os.environ["SLURM_NTASKS_PER_NODE"])
 running = [
-    subprocess.Popen(command, env=os.environ | {{"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n % each),
-                                                 "SLURM_NODEID": str(n // each)}})
+    subprocess.Popen(command, start_new_session=True,
+                     env=os.environ | {{"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n % each),
+                                       "SLURM_NODEID": str(n // each)}})
     for n in range(tasks)
 ]
+# --kill-on-bad-exit: with the first task that fails, all others end, and whatever they started.
+while any(task.poll() is None for task in running):
+    if any(task.poll() for task in running):
+        for task in running:
+            if task.poll() is None:
+                os.killpg(task.pid, signal.SIGKILL)
+                task.wait()
+    time.sleep(0.05)
 sys.exit(max([task.wait() for task in running], default=7))
 """
 
@@ -169,10 +178,11 @@ def test_two_tasks_train_are_warned_and_go_on(tmp_path: Path) -> None:
     )
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
+    scontrol.write_text(f'#!/bin/sh\nsleep 3\necho "$@" >> {tmp_path}/requeued\n')
     scontrol.chmod(0o755)
     more = {"FLOWSMITH_PYTHON": sys.executable, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    # Rank 1 is warned; rank 0 learns it from the collective, and is the one that asks for the requeue.
+    # Rank 1 is warned; rank 0 learns it from the collective, and is the one that asks for the requeue. Rank 1
+    # must not leave meanwhile, for that would end rank 0.
     warned = more | {"STAND_IN_STOP": "train 1 SIGUSR1 1"}
     done, _ = submit(tmp_path, "--config", "line.yaml", start=True, more=warned)
     assert done.returncode == 138, done.stderr

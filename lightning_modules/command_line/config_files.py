@@ -67,4 +67,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no settings; give 'model:', 'data:', 'trainer:' sections")
+    if not isinstance(content.get("trainer", {}), dict):
+        raise ConfigError(
+            f"{path}: 'trainer:' holds no settings; give 'name: value' lines under it, or none of it"
+        )
     return content

@@ -21,8 +21,13 @@ def is_rank_zero() -> bool:
 
 
 def requested_processes(trainer: Mapping[str, Any]) -> int:
-    """Return devices x nodes of a trainer's settings, "auto" as Lightning takes it."""
-    devices, accelerator = trainer["devices"], trainer["accelerator"]
+    """Return devices x nodes of a trainer's settings, "auto" as Lightning takes it.
+
+    Raises:
+        ProcessError: ``devices`` is no number of processes.
+    """
+    given, accelerator = trainer["devices"], trainer["accelerator"]
+    devices = given
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
     if isinstance(devices, str) and "," in devices:
@@ -32,7 +37,12 @@ def requested_processes(trainer: Mapping[str, Any]) -> int:
     if devices in ("auto", -1):
         # On CPU, "auto" is one process.
         devices = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 1
-    return max(int(devices), 1) * int(trainer["num_nodes"] or 1)
+        devices = max(devices, 1)  # where there is none, Lightning falls back or says so
+    if not isinstance(devices, int) or devices < 1:
+        raise ProcessError(
+            f"trainer.devices={given}: no number of processes; give 1 or more, a list of devices like 0,1 or auto"
+        )
+    return devices * int(trainer["num_nodes"] or 1)
 
 
 def started_with_others() -> bool:

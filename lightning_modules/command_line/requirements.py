@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from callbacks.preemption import Stopped, StopSignals
 from flowsmith.exports import ExportError, MissingExportError, check_export
-from lightning_modules.command_line.config_files import ROOT
+from flowsmith.run_folder import RunFolder
+from lightning_modules.command_line.config_files import ROOT, find_config, read_config
 from lightning_modules.command_line.processes import started_with_others
 
 _PATIENCE = 30.0  # seconds that a child has to follow a signal before it is killed
@@ -24,7 +26,8 @@ def provide(
         say: Told what is made.
 
     Raises:
-        ExportError: One is stale or damaged, cannot be made here, or its config failed.
+        ConfigError: There is no config of that name.
+        ExportError: One is stale or damaged, cannot be made here, or its config exports elsewhere or failed.
         Stopped: A signal came meanwhile.
     """
     found = {}
@@ -32,6 +35,7 @@ def provide(
         try:
             found[folder] = check_export(folder, config)
         except MissingExportError as error:
+            _check_place(folder, config)
             if processes > 1 or started_with_others():
                 raise MissingExportError(
                     f"{folder}: this export is not there, and a start on several processes makes none; "
@@ -41,6 +45,16 @@ def provide(
             _run(config, signals)
             found[folder] = check_export(folder, config)
     return found
+
+
+def _check_place(folder: str, config: str) -> None:
+    """Refuse to run a config that would export to another folder."""
+    path = find_config(config)
+    place = RunFolder(read_config(path).get("run_name") or path.stem).export
+    if place.resolve() != Path(folder).resolve():
+        raise ExportError(
+            f"requires: {folder}: --config {config} exports to {place}; require that, or another config"
+        )
 
 
 def _run(config: str, signals: StopSignals) -> None:

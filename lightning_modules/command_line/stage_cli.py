@@ -6,21 +6,21 @@ is resolved after all configs and options are merged, so it follows the command 
 """
 
 import os
-import resource
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,12 +29,15 @@ from callbacks.preemption import Preemption, Stopped, StopSignals
 from flowsmith.exports import STAMP, stamp_export
 from flowsmith.run_folder import RunFolder, git_revision
 from flowsmith.settings import fingerprint, input_files, result_settings
-from lightning_modules.command_line.atomic_checkpoints import AtomicCheckpointIO
+from lightning_modules.command_line.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from lightning_modules.command_line.config_errors import ConfigError, explain
 from lightning_modules.command_line.config_files import find_configs
 from lightning_modules.command_line.jsonl_logger import JsonlLogger
+from lightning_modules.command_line.outcome import peak_memory, told
 from lightning_modules.command_line.processes import check_world_size, is_rank_zero, requested_processes
 from lightning_modules.command_line.requirements import provide
+from lightning_modules.command_line.run_board import RunBoard
+from lightning_modules.command_line.run_start import RunStart
 
 Mode = Literal["fit", "validate", "test", "predict"]
 _OWNING_MODES = ("fit", "predict")  # those whose settings a run folder is about
@@ -127,15 +130,18 @@ class StageCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work and make what is missing; nothing large is loaded yet, nothing written."""
         self._dump_config()
+        if (asked := self.config["ckpt_path"]) not in (None, "last") and not Path(asked).is_file():
+            raise ConfigError(f"--ckpt_path {asked}: no such file; give a checkpoint's path, last or null")
         self.processes = requested_processes(self.config["trainer"])
         needed = provide(self.config["requires"], self.processes, self.signals, self.say)
         self.settings = result_settings(self.config_dump, self.run_folder.path)
         self.settings |= {f"requires.{folder}": content for folder, content in needed.items()}
         self.inputs = {**input_files(self.settings), **needed}
         self.exports = False
-        if not self.dry and not self.fresh and self.mode in _OWNING_MODES:
+        if self.fresh and not self.dry:
+            self.run_folder.check_removable()
+        elif not self.dry and self.mode in _OWNING_MODES:
             self._check_run_folder()
-        # Nothing is written before everything is built: a start that fails leaves no settings to disagree with.
         self.start = 0 if self.fresh else self.run_folder.starts()
 
     def _check_run_folder(self) -> None:
@@ -146,14 +152,11 @@ class StageCLI(LightningCLI):
         outcome = folder.finished()
         if outcome and (not outcome["export"] or (folder.export / STAMP).is_file()):
             raise AlreadyFinished(
-                f"[{folder.path.name}] is finished: {self._told(outcome)}; "
+                f"[{folder.path.name}] is finished: {told(outcome, folder.export)}; "
                 "--fresh does it again, in place of this"
             )
 
-    def _open_run_folder(self) -> None:
-        """Write down this start; after ``--fresh``, in place of what was there."""
-        if self.fresh:
-            self.run_folder.remove()
+    def _run_start(self) -> RunStart:
         facts = {
             "arguments": self.arguments,
             "seed": self.config["seed_everything"],
@@ -164,48 +167,41 @@ class StageCLI(LightningCLI):
             "inputs": self.inputs,
         }
         text = yaml.safe_dump(self.config_dump, sort_keys=False, allow_unicode=True)
-        self.run_folder.start(self.mode, self.settings if self.mode in _OWNING_MODES else None, text, facts)
+        settings = self.settings if self.mode in _OWNING_MODES else None
+        return RunStart(self.run_folder, self.mode, settings, text, facts, self.fresh)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer around the run folder: loggers, checkpoints, export, stopping."""
         given, folder = self.config_init["trainer"], self.run_folder
-        callbacks: list[Callback] = _as_list(given["callbacks"])
-        if (
-            not any(isinstance(c, ModelCheckpoint) for c in callbacks)
-            and given["enable_checkpointing"] is not False
-        ):
-            callbacks.append(ModelCheckpoint(save_last=True, filename="{step}", enable_version_counter=False))
-        for callback in callbacks:
-            if isinstance(callback, ModelCheckpoint):
-                callback.dirpath = callback.dirpath or str(folder.checkpoints.resolve())
-                callback.save_last = (
-                    callback.save_last and not self.dry
-                )  # Lightning would save in a trial too
+        callbacks: list[Callback] = [] if self.dry else [self._run_start()]
+        wanted = given["enable_checkpointing"] is not False
+        callbacks += checkpoint_callbacks(_as_list(given["callbacks"]), folder, wanted, self.dry)
         self.exports = isinstance(self.model, Exportable) and self.mode == "fit" and not self.dry
         if self.exports:
             callbacks.append(Export(folder.export, self._made_by(), self.inputs))
         # Lightning moves checkpoints, and with them this, behind all others.
         callbacks.append(Preemption(self.signals, None if self.dry else folder.checkpoints / "last.ckpt"))
         given["callbacks"] = callbacks
+        given["enable_checkpointing"] = True  # stopping writes one in any case
         if self.dry:
             given["logger"] = False
         elif given["logger"] in (None, True):
-            board = TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False)
-            given["logger"] = [board, JsonlLogger(folder.path, self.start)]
+            given["logger"] = [RunBoard(folder), JsonlLogger(folder.path, self.start)]
         given["plugins"] = [*_as_list(given["plugins"]), AtomicCheckpointIO()]
         if SLURMEnvironment.detect():
             # Its own handlers would checkpoint in the middle of a step; `Preemption` requeues.
             given["plugins"].append(SLURMEnvironment(auto_requeue=False))
         given["default_root_dir"] = given["default_root_dir"] or str(folder.path)
-        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer: Trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         check_world_size(trainer.world_size, self.processes)
         return trainer
 
     def execute(self) -> None:
         """Run the stage and write down what came out."""
         began, checkpoint = time.monotonic(), self._checkpoint()
-        if is_rank_zero() and not self.dry:
-            self._open_run_folder()
         target = "a trial, writes nothing" if self.dry else f"writes to {self.run_folder.path}/"
         where = f"{self.processes} process{'es' * (self.processes > 1)}, {target}"
         self.say(f"{self.mode}: {type(self.model).__name__} {_begins(checkpoint)}; {where}")
@@ -218,7 +214,9 @@ class StageCLI(LightningCLI):
         except BaseException as error:
             self._end_other_ranks(error)
             raise
-        if self.mode == "predict" and self.trainer.is_global_zero and not self.dry:
+        # What a trained run exported keeps its stamp, whoever predicts with it: only that tells its damage.
+        owns = self.trainer.is_global_zero and not self.dry and self.run_folder.mode() == self.mode
+        if owns and self.mode == "predict":
             self._stamp_rows()
         outcome = {
             "seconds": round(time.monotonic() - began, 1),
@@ -226,9 +224,9 @@ class StageCLI(LightningCLI):
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
             "export": self.exports,
         }
-        if self.trainer.is_global_zero and not self.dry and self.run_folder.mode() == self.mode:
+        if owns:
             self.run_folder.finish(outcome)
-        self.say(f"done: {self._told(outcome)}")
+        self.say(f"done: {told(outcome, self.run_folder.export)}")
 
     def say(self, text: str) -> None:
         """Print a line of this stage, once however many processes there are."""
@@ -243,7 +241,13 @@ class StageCLI(LightningCLI):
         return isinstance(launcher.cluster_environment, LightningEnvironment) and self.trainer.local_rank > 0
 
     def _made_by(self) -> dict[str, str]:
-        return {"run": self.run_folder.path.name, "fingerprint": fingerprint(self.settings)}
+        door = "evaluate.py" if self.default_mode == "predict" else "train.py"
+        command = shlex.join(["python", door, *(word for word in self.arguments if word != "--fresh")])
+        return {
+            "run": self.run_folder.path.name,
+            "command": command,
+            "fingerprint": fingerprint(self.settings),
+        }
 
     def _stamp_rows(self) -> None:
         """Stamp what callbacks exported, so that scored flows too know what they were made from."""
@@ -259,12 +263,6 @@ class StageCLI(LightningCLI):
             found = None if self.fresh or self.dry else self.run_folder.last_checkpoint()
             return str(found) if found else None
         return asked
-
-    def _told(self, outcome: dict[str, Any]) -> str:
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in list(outcome["metrics"].items())[:8])
-        export = f"; export in {self.run_folder.export}/" if outcome["export"] else ""
-        spent = f"{outcome['seconds']:.0f} s, peak memory {outcome['peak_memory_gb']:.1f} GB"
-        return f"{metrics or 'all written'}{export}; {spent}"
 
     def _end_other_ranks(self, error: BaseException) -> None:
         launcher = self.trainer.strategy.launcher
@@ -284,9 +282,3 @@ def _as_list(given: Any) -> list[Any]:
 
 def _begins(checkpoint: str | None) -> str:
     return f"goes on from {checkpoint}" if checkpoint else "begins"
-
-
-def peak_memory() -> float:
-    """Return the most memory that this process or one that it waited for had in use, in GB."""
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(most * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)

@@ -1,0 +1,26 @@
+"""What came out of a run, and at what cost, in one line."""
+
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def told(outcome: Mapping[str, Any], export: Path) -> str:
+    """Return the line.
+
+    Args:
+        outcome: What `RunFolder.finish` wrote.
+        export: The folder that is named where something was exported.
+    """
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in list(outcome["metrics"].items())[:8])
+    exported = f"; export in {export}/" if outcome["export"] else ""
+    spent = f"{outcome['seconds']:.0f} s, peak memory {outcome['peak_memory_gb']:.1f} GB"
+    return f"{metrics or 'all written'}{exported}; {spent}"
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process or one that it waited for had in use, in GB."""
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(most * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
