@@ -187,4 +187,6 @@ def test_two_processes_stop_together_and_go_on(start: Start, tmp_path: Path, ran
 def test_two_processes_predict_and_stop(start: Start, tmp_path: Path) -> None:
     stopped = ddp(tmp_path, "--mode", "predict", stop="predict 1 SIGTERM 0")
     assert stopped.returncode == 143, stopped.stderr
-    assert ddp(tmp_path, "--mode", "predict").returncode == 0
+    done = ddp(tmp_path, "--mode", "predict", "--fresh")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in Path("runs/line/starts").glob("*.json")] == ["000.json"]
