@@ -16,6 +16,7 @@ _EXPECTED = (
     "Checkpoint directory .* exists and is not empty",
     "The '.*' does not have many workers",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "Found .* module.*in eval mode at the start of training",  # what is frozen is meant to be
     "`past_key_values` is deprecated",  # its successor is not in the oldest transformers that is supported
 )
 
