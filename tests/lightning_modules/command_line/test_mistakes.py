@@ -50,7 +50,7 @@ from tests.lightning_modules.command_line.line import Start
         (
             ["--config", "bad.yaml"],
             "data: {class_path: tests.stand_ins.LineModule}",
-            "data: tests.stand_ins.LineModule is no LightningDataModule; give one of DesignPrompts, LineData, ",
+            "data: tests.stand_ins.LineModule is no LightningDataModule; give one of DesignPrompts, ",
         ),
         (["--config", "bad.yaml"], "model: 3", "model=3: give a LightningModule by its class_path\n"),
         (
