@@ -97,7 +97,7 @@ class ScoredFlowWriter(CandidateCallback):
         """Join the shards of all processes.
 
         Raises:
-            ScoredFlowsError: Every sample failed; nothing is exported.
+            ScoredFlowsError: Every sample failed, or none is there to fit the score on; nothing is exported.
         """
         trainer.strategy.barrier()
         if trainer.is_global_zero:
@@ -114,7 +114,17 @@ class ScoredFlowWriter(CandidateCallback):
                     "if it lay in the files of models"
                 )
             if self._score_weights is not None:
-                train = table.filter([split == "train" for split in table["split"].to_pylist()])
+                splits, states = table["split"].to_pylist(), table["status"].to_pylist()
+                fitted = [
+                    split == "train" and state == "ok" for split, state in zip(splits, states, strict=True)
+                ]
+                train = table.filter(fitted)
+                if len(train) < 2:
+                    raise ScoredFlowsError(
+                        f"score_weights: a score is fitted on rendered rows of the split train, and there are "
+                        f"{len(train)} ({told}); collect training prompts (data.splits), or leave score_weights out "
+                        "and give ImageMetrics a score"
+                    )
                 score = Score.fit(judge_values(train), self._score_weights)
                 score.save(folder / "export" / "score.json")
                 table = replace_scores(table, score.column(judge_values(table)).tolist())

@@ -54,6 +54,16 @@ def test_the_commonest_error_is_told(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "48 scored flows, 6 of them failed; 6 with: out of paint\n" in capsys.readouterr().out
 
 
+def test_a_score_needs_training_rows(tmp_path: Path) -> None:
+    """The painted prompts are of the split test: nothing to fit a score on, and the rows stay."""
+    with pytest.raises(
+        ScoredFlowsError, match=r"there are 0 \(48 scored flows, 0 of them failed\); collect training"
+    ):
+        predict(tmp_path, [execution(), ImageMetrics([Grey("grey")]), ScoredFlowWriter({"grey": 1.0})])
+    assert not (tmp_path / "export").exists()
+    assert len(read_scored_flows(tmp_path / "rows")) == 48
+
+
 def test_a_restart_renders_on_the_modules_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Elsewhere(DesignModule):
         @property
