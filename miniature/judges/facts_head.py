@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from miniature.judges.faults import FAULTS
 from miniature.judges.images import View
+from miniature.judges.scene_facts import OPPOSITE
 from miniature.scenes import COLORS, MAX_OBJECTS, RELATIONS, SETTINGS, SHAPES, STYLES, Scene
 
 _KINDS = [(color, shape) for color in COLORS for shape in SHAPES]
-_OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 # One question a kind of object ("how many?"), then relation, setting, style, fault.
 _CLASSES = (
     [MAX_OBJECTS + 1] * len(_KINDS)
@@ -76,4 +76,4 @@ def _relation(scene: Scene) -> int:
         return 0
     first, second = scene.groups
     in_order = (first.color, first.shape) < (second.color, second.shape)
-    return 1 + RELATIONS.index(scene.relation if in_order else _OPPOSITE[scene.relation])
+    return 1 + RELATIONS.index(scene.relation if in_order else OPPOSITE[scene.relation])

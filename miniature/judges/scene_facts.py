@@ -10,7 +10,7 @@ from miniature.scenes import COLORS, MAX_OBJECTS, SETTINGS, SHAPES, STYLES, Rela
 
 Change = Literal["color", "shape", "count", "relation", "setting", "style"]
 CHANGES: tuple[Change, ...] = get_args(Change)
-_OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
+OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
 def change(scene: Scene, kind: Change, rng: np.random.Generator) -> Scene | None:
@@ -19,7 +19,7 @@ def change(scene: Scene, kind: Change, rng: np.random.Generator) -> Scene | None
     A relation is turned into its opposite, which can never hold too; left and above can.
     """
     if kind == "relation":
-        return replace(scene, relation=_OPPOSITE[scene.relation]) if scene.relation else None
+        return replace(scene, relation=OPPOSITE[scene.relation]) if scene.relation else None
     if kind == "setting":
         return replace(scene, setting=_other(rng, SETTINGS, scene.setting))
     if kind == "style":
@@ -53,7 +53,7 @@ def holds(scene: Scene, facts: Mapping[str, Any]) -> bool | None:
     told = facts["groups"]
     views = [(scene.groups, scene.relation)]
     if scene.relation:
-        views.append((scene.groups[::-1], _OPPOSITE[scene.relation]))
+        views.append((scene.groups[::-1], OPPOSITE[scene.relation]))
     verdict: bool | None = False
     for groups, relation in views:
         if len(groups) == len(told) and all(
@@ -62,7 +62,7 @@ def holds(scene: Scene, facts: Mapping[str, Any]) -> bool | None:
         ):
             if facts["relation"] in (None, relation):
                 return True
-            if relation and facts["relation"] != _OPPOSITE[relation]:
+            if relation and facts["relation"] != OPPOSITE[relation]:
                 verdict = None
     return verdict
 
