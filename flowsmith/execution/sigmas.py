@@ -94,7 +94,9 @@ SCHEDULERS: dict[str, Callable[[NoiseTable, int], list[float]]] = {
 }
 
 
-def sampling_sigmas(table: NoiseTable, scheduler: str, steps: int, denoise: float = 1.0) -> list[float]:
+def sampling_sigmas(
+    table: NoiseTable, scheduler: str, steps: int, denoise: float = 1.0, discard_penultimate: bool = False
+) -> list[float]:
     """Return the sigmas that a KSampler node steps through, descending to 0.
 
     Args:
@@ -104,6 +106,8 @@ def sampling_sigmas(table: NoiseTable, scheduler: str, steps: int, denoise: floa
         denoise: Share of the whole way that is taken, in (0, 1]; below 1 a schedule of
             ``int(steps / denoise)`` steps is made and its last ``steps`` are walked.
             At 0 nothing is left to do: an empty list.
+        discard_penultimate: Make the schedule one step longer and leave out its last sigma above 0, as
+            ComfyUI does for some samplers (`Sampler.discards_penultimate` says for which).
 
     Raises:
         ExecutionError: Unknown scheduler, or fewer than one step.
@@ -117,4 +121,7 @@ def sampling_sigmas(table: NoiseTable, scheduler: str, steps: int, denoise: floa
     if not denoise > 0:
         return []
     whole = steps if denoise > 0.9999 else int(steps / denoise)
-    return SCHEDULERS[scheduler](table, whole)[-(steps + 1) :]
+    sigmas = SCHEDULERS[scheduler](table, whole + 1 if discard_penultimate else whole)
+    if discard_penultimate:
+        del sigmas[-2]
+    return sigmas[-(steps + 1) :]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowsmith.execution import ExecutionError
-from flowsmith.execution.sigmas import SCHEDULERS, NoiseTable, sampling_sigmas
+from flowsmith.execution.sigmas import SCHEDULERS, NoiseTable, normal, sampling_sigmas
 
 TABLE = NoiseTable.from_betas()
 
@@ -35,18 +35,18 @@ def test_all_recorded_sigmas(parity: Path) -> None:
     compared = 0
     for name, sigmas in recorded.pop("per_sampler_set_steps").items():
         sampler, scheduler, steps, denoise = name.split("/")
-        if sampler in ("euler", "dpmpp_2m"):
-            share = float(denoise.removeprefix("denoise="))
-            assert sampling_sigmas(TABLE, scheduler, int(steps), share) == pytest.approx(
-                sigmas, rel=1e-5, abs=1e-6
-            )
-            compared += 1
+        discard = sampler not in ("euler", "dpmpp_2m")
+        got = sampling_sigmas(
+            TABLE, scheduler, int(steps), float(denoise.removeprefix("denoise=")), discard_penultimate=discard
+        )
+        assert got == pytest.approx(sigmas, rel=1e-5, abs=1e-6), name
+        compared += 1
     for name, sigmas in recorded.items():
         scheduler, steps = name.split("/")
         if scheduler in SCHEDULERS:
             assert sampling_sigmas(TABLE, scheduler, int(steps)) == pytest.approx(sigmas, rel=1e-5, abs=1e-6)
             compared += 1
-    assert compared == 6 + 15
+    assert compared == 15 + 15
 
 
 @given(
@@ -87,6 +87,14 @@ def test_first_entry_by_hand() -> None:
 def test_refusals_name_what_was_set(scheduler: str, steps: int) -> None:
     with pytest.raises(ExecutionError, match=r"steps=0|sgm_uniform"):
         sampling_sigmas(TABLE, scheduler, steps)
+
+
+@pytest.mark.parametrize(("denoise", "whole"), [(1.0, 5), (0.6, 7)])
+def test_discarding_the_penultimate_sigma(denoise: float, whole: int) -> None:
+    # 4 steps at denoise 0.6 are the end of int(4 / 0.6) = 6; both schedules are made one step longer.
+    schedule = normal(TABLE, whole)
+    expected = [*schedule[:-2], 0.0][-5:]
+    assert sampling_sigmas(TABLE, "normal", 4, denoise, discard_penultimate=True) == expected
 
 
 def test_no_denoising_is_no_steps() -> None:

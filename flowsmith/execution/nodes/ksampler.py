@@ -30,7 +30,11 @@ def sample(rows: Sequence[Row], library: ModelLibrary) -> list[tuple[Any, ...]]:
     model: DiffusionModel = first["model"]
     sampler = find_sampler(str(first["sampler_name"]))
     sigmas = sampling_sigmas(
-        model.table, str(first["scheduler"]), int(first["steps"]), float(first["denoise"])
+        model.table,
+        str(first["scheduler"]),
+        int(first["steps"]),
+        float(first["denoise"]),
+        sampler.discards_penultimate,
     )
     latents = torch.cat([realised(row["latent_image"], model.latent) for row in rows]).to(model.device)
     shape = latent_shape(first["latent_image"], model.latent)

@@ -1,6 +1,7 @@
 """Samplers by the names that ComfyUI gives them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import Tensor
@@ -13,18 +14,37 @@ Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
 DrawNoise: TypeAlias = Callable[[], Tensor]
 """A draw of unit normal noise in the latents' shape; every call gives the next one."""
 
-Sampler: TypeAlias = Callable[[Denoise, Tensor, Sequence[float], DrawNoise], Tensor]
+Solve: TypeAlias = Callable[[Denoise, Tensor, Sequence[float], DrawNoise], Tensor]
 """(denoise, start at sigmas[0], sigmas descending, fresh noise) -> latents at sigmas[-1]."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A solver with what it asks of its sigmas.
+
+    Attributes:
+        solve: The solver; calling the sampler calls it.
+        discards_penultimate: It walks a schedule of one step more without the last sigma above 0
+            (`sampling_sigmas` makes both).
+    """
+
+    solve: Solve
+    discards_penultimate: bool = False
+
+    def __call__(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise) -> Tensor:
+        """Return the latents at ``sigmas[-1]``, from ``x`` [n, c, h, w] at ``sigmas[0]``."""
+        return self.solve(denoise, x, sigmas, noise)
+
 
 SAMPLERS: dict[str, Sampler] = {}
 
 
-def register(name: str) -> Callable[[Sampler], Sampler]:
-    """Make a sampler known under the name that flows use."""
+def register(name: str, discards_penultimate: bool = False) -> Callable[[Solve], Solve]:
+    """Make a solver known under the name that flows use."""
 
-    def add(sampler: Sampler) -> Sampler:
-        SAMPLERS[name] = sampler
-        return sampler
+    def add(solve: Solve) -> Solve:
+        SAMPLERS[name] = Sampler(solve, discards_penultimate)
+        return solve
 
     return add
 
