@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,10 +88,40 @@ def simple(table: NoiseTable, steps: int) -> list[float]:
     return [float(table.sigmas[-(1 + int(k * stride))]) for k in range(steps)] + [0.0]
 
 
+def exponential(table: NoiseTable, steps: int) -> list[float]:
+    """Evenly spaced logarithms of sigma, from the greatest of the table to its least."""
+    low, high = math.log(table.minimum), math.log(table.maximum)
+    return [math.exp(high + part * (low - high)) for part in torch.linspace(0, 1, steps).tolist()] + [0.0]
+
+
+def sgm_uniform(table: NoiseTable, steps: int) -> list[float]:
+    """Evenly spaced timesteps as `normal` has them, but the first one counts as one step from the clean end."""
+    last = float(table.timestep(table.maximum))
+    return [table.sigma(t) for t in torch.linspace(last, 0.0, steps + 1).tolist()[:-1]] + [0.0]
+
+
+def beta(table: NoiseTable, steps: int) -> list[float]:
+    """Timesteps at even quantiles of Beta(0.6, 0.6), which is densest at both ends.
+
+    Source: Lee et al. 2024, "Beta Sampling is All You Need" (arXiv 2407.12173), section 4. Quantiles start at 1
+    and stop short of 0, and are rounded to entries of the table. Entries that repeat, which happens first at
+    about 140 steps, are used once: fewer steps than asked.
+    """
+    from scipy.special import betaincinv  # scipy.stats.beta.ppf, in a third of a second less of importing
+
+    last = len(table.sigmas) - 1
+    quantiles = betaincinv(0.6, 0.6, 1 - np.linspace(0, 1, steps, endpoint=False))
+    timesteps = dict.fromkeys(np.rint(quantiles * last).astype(int).tolist())
+    return [float(table.sigmas[t]) for t in timesteps] + [0.0]
+
+
 SCHEDULERS: dict[str, Callable[[NoiseTable, int], list[float]]] = {
     "normal": normal,
     "karras": karras,
     "simple": simple,
+    "exponential": exponential,
+    "sgm_uniform": sgm_uniform,
+    "beta": beta,
 }
 
 
