@@ -82,7 +82,7 @@ class Runs:
         return NodeType(node.name, run, node.group, node.order, node.output)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc"])
 def test_image_alone_equals_image_in_a_batch(models: Path, sampler: str) -> None:
     wanted = [*tasks(flow(sampler_name=sampler), 5), *tasks(hires_flow(sampler_name=sampler), 3)]
     together = images(Executor(models, SCHEMA, batch_size=8).render(wanted))

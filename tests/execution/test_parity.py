@@ -12,11 +12,14 @@ from torch import Tensor
 
 from flowsmith.execution import ModelLibrary
 from flowsmith.execution.nodes import find_node
+from flowsmith.execution.samplers import SAMPLERS
+from flowsmith.execution.sigmas import SCHEDULERS
 from tests.tiny_world import tiny_graph
 
 Graph = dict[str, Any]
 
 RECORDED = {"ckpt_name": "tiny.safetensors", "positive": "a (red:1.3) cat", "negative": "blurry"}
+NOISY = ("euler_ancestral", "dpmpp_2m_sde")  # draw noise as they go
 RECORDED_SAMPLER = {"seed": 7, "steps": 6, "cfg": 5.0}
 
 
@@ -61,13 +64,34 @@ def test_text_encodings(library: ModelLibrary, parity: Path) -> None:
             assert relative(got, torch.from_numpy(recorded[name])[0]) < 1e-3, name
 
 
-@pytest.mark.parametrize("scheduler", ["normal", "karras", "simple"])
-@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+# What is recorded of the deterministic samplers and the schedulers that are executed here.
+SAMPLED = [
+    *((sampler, scheduler) for sampler in ("euler", "dpmpp_2m", "ddim") for scheduler in SCHEDULERS),
+    *((sampler, scheduler) for sampler in ("heun", "uni_pc") for scheduler in ("normal", "karras")),
+]
+
+
+@pytest.mark.parametrize(("sampler", "scheduler"), SAMPLED)
 def test_sampled_latents(
     library: ModelLibrary, outputs: dict[str, Tensor], sampler: str, scheduler: str
 ) -> None:
     got = evaluate(library, graph(sampler_name=sampler, scheduler=scheduler), "5", "12345")
-    assert relative(got, outputs[f"sampler/{sampler}/{scheduler}"]) < 1e-3
+    assert relative(got, outputs[f"sampler/{sampler}/{scheduler}"]) < 2e-5
+
+
+def test_all_recorded_combinations_are_compared(outputs: dict[str, Tensor]) -> None:
+    names = [name.split("/")[1:] for name in outputs if name.startswith("sampler/")]
+    known = {(sampler, scheduler) for sampler, scheduler in names if scheduler in SCHEDULERS}
+    assert {pair for pair in known if pair[0] in SAMPLERS and pair[0] not in NOISY} == set(SAMPLED)
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_latents_with_other_noise_have_the_same_size(
+    library: ModelLibrary, outputs: dict[str, Tensor], scheduler: str
+) -> None:
+    expected = outputs[f"sampler/dpmpp_2m_sde/{scheduler}"]
+    got = evaluate(library, graph(sampler_name="dpmpp_2m_sde", scheduler=scheduler), "5", "12345")
+    assert float(got.std() / expected.std()) == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.slow

@@ -11,34 +11,22 @@ from torch import Tensor
 from flowsmith.execution import ExecutionError
 from flowsmith.execution.samplers import SAMPLERS, find_sampler
 from flowsmith.execution.samplers.euler_ancestral import split_step
-from flowsmith.execution.sigmas import NoiseTable, karras, sampling_sigmas
+from flowsmith.execution.sigmas import SCHEDULERS, NoiseTable, karras, sampling_sigmas
+from tests.execution.gaussian import MEAN, SPREAD, exact, gaussian_guess, no_noise
 
-MEAN, SPREAD = 0.7, 0.5
-
-
-def gaussian_guess(x: Tensor, sigma: float) -> Tensor:
-    """Posterior mean of a N(MEAN, SPREAD^2) pixel under noise of sigma."""
-    return (SPREAD**2 * x + sigma**2 * MEAN) / (SPREAD**2 + sigma**2)
-
-
-def no_noise() -> Tensor:
-    raise AssertionError("a deterministic sampler drew noise")
-
-
-def exact(x: Tensor, sigma: float, target: float) -> Tensor:
-    """The probability-flow path of the Gaussian: distance to the mean scales with the marginal's spread."""
-    return MEAN + (x - MEAN) * math.sqrt((SPREAD**2 + target**2) / (SPREAD**2 + sigma**2))
+TABLE = NoiseTable.from_betas()
 
 
 def error(name: str, steps: int) -> float:
-    table = NoiseTable.from_betas()
-    sigmas = karras(table, steps)[:-1]  # up to the least sigma, where the log is still finite
+    sigmas = karras(TABLE, steps)[:-1]  # up to the least sigma, where the log is still finite
     start = torch.linspace(-20, 20, 9, dtype=torch.float64)
     end = SAMPLERS[name](gaussian_guess, start, sigmas, no_noise)
     return float((end - exact(start, sigmas[0], sigmas[-1])).abs().max())
 
 
-@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("dpmpp_2m", 2)])
+@pytest.mark.parametrize(
+    ("name", "order"), [("euler", 1), ("ddim", 1), ("heun", 2), ("dpmpp_2m", 2), ("uni_pc", 2)]
+)
 def test_converges_to_the_exact_path_at_its_order(name: str, order: int) -> None:
     coarse, fine = error(name, 100), error(name, 200)
     assert fine < 0.2 if order == 1 else fine < 0.01
@@ -59,19 +47,41 @@ def test_dpmpp_2m_second_step_by_hand() -> None:
     assert end.tolist() == pytest.approx([4.75])
 
 
+def test_heun_steps_by_hand() -> None:
+    guesses = iter([torch.tensor([2.0]), torch.tensor([3.0]), torch.tensor([5.0])])
+    # Slope (10 - 2) / 4 = 2 leads to 4 at sigma 1, where it is (4 - 3) / 1 = 1: 10 - 1.5 * 3 = 5.5.
+    # The step to 0 is straight and ends at its only guess.
+    end = SAMPLERS["heun"](lambda x, s: next(guesses), torch.tensor([10.0]), [4.0, 1.0], no_noise)
+    assert end.tolist() == pytest.approx([5.5])
+    assert SAMPLERS["heun"](lambda x, s: next(guesses), end, [1.0, 0.0], no_noise).tolist() == [5.0]
+
+
+def test_ddim_is_song_s_update_in_variance_preserving_latents() -> None:
+    # Song et al. 2021, equation 12 without noise, on latents that are sqrt(share) of the signal.
+    sigma, target, start = 4.0, 1.0, torch.tensor([10.0, -3.0], dtype=torch.float64)
+    share, later = 1 / (1 + sigma**2), 1 / (1 + target**2)
+    latents = start * math.sqrt(share)
+    noise = (latents - math.sqrt(share) * gaussian_guess(start, sigma)) / math.sqrt(1 - share)
+    expected = math.sqrt(later) * gaussian_guess(start, sigma) + math.sqrt(1 - later) * noise
+    end = SAMPLERS["ddim"](gaussian_guess, start, [sigma, target], no_noise)
+    torch.testing.assert_close(end, expected / math.sqrt(later))
+
+
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
-@pytest.mark.parametrize("scheduler", ["normal", "karras", "simple"])
-def test_last_step_returns_the_last_guess(name: str, scheduler: str) -> None:
-    seen: list[Tensor] = []
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_every_sigma_is_evaluated_and_the_last_guess_is_the_end(name: str, scheduler: str) -> None:
+    seen: list[tuple[float, Tensor]] = []
 
     def guess(x: Tensor, sigma: float) -> Tensor:
-        seen.append(gaussian_guess(x, sigma))
-        return seen[-1]
+        seen.append((sigma, gaussian_guess(x, sigma)))
+        return seen[-1][1]
 
-    sigmas = sampling_sigmas(NoiseTable.from_betas(), scheduler, 5)
+    sigmas = sampling_sigmas(TABLE, scheduler, 5, 1.0, SAMPLERS[name].discards_penultimate)
     end = SAMPLERS[name](guess, torch.linspace(-9, 9, 5), sigmas, lambda: torch.zeros(5))
-    assert len(seen) == 5
-    torch.testing.assert_close(end, seen[-1])
+    twice = sigmas[1:-1] if name == "heun" else []  # at the end of a step and at the start of the next
+    assert [sigma for sigma, _ in seen] == sorted([*sigmas[:-1], *twice], reverse=True)
+    if name != "uni_pc":  # which stops short of 0
+        torch.testing.assert_close(end, seen[-1][1])
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
@@ -106,7 +116,7 @@ def ancestral_moments(sigmas: Sequence[float]) -> tuple[float, float]:
 
 
 def test_ancestral_moments_on_a_gaussian() -> None:
-    sigmas = karras(NoiseTable.from_betas(), 25)
+    sigmas = karras(TABLE, 25)
     mean, variance = ancestral_moments(sigmas)
     n = 200_000
     generator = torch.Generator().manual_seed(3)
@@ -120,11 +130,11 @@ def test_ancestral_moments_on_a_gaussian() -> None:
 
 
 def test_ancestral_tends_to_the_target() -> None:
-    mean, variance = ancestral_moments(karras(NoiseTable.from_betas(), 1000))
+    mean, variance = ancestral_moments(karras(TABLE, 1000))
     assert mean == pytest.approx(MEAN, abs=0.002)
     assert variance == pytest.approx(SPREAD**2, rel=0.02)
 
 
 def test_unknown_sampler_is_refused_by_name() -> None:
-    with pytest.raises(ExecutionError, match=r"uni_pc.*euler"):
-        find_sampler("uni_pc")
+    with pytest.raises(ExecutionError, match=r"dpm_fast.*euler"):
+        find_sampler("dpm_fast")

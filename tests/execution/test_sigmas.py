@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowsmith.execution import ExecutionError
-from flowsmith.execution.sigmas import SCHEDULERS, NoiseTable, normal, sampling_sigmas
+from flowsmith.execution.samplers import SAMPLERS
+from flowsmith.execution.sigmas import SCHEDULERS, NoiseTable, beta, normal, sampling_sigmas
 
 TABLE = NoiseTable.from_betas()
 
@@ -17,6 +18,9 @@ GOLDEN = {
     ("normal", 4, 1.0): [14.614640, 2.918307, 0.932358, 0.029167, 0.0],
     ("karras", 4, 1.0): [14.614643, 3.168605, 0.446919, 0.029167, 0.0],
     ("simple", 4, 1.0): [14.614641, 4.081729, 1.612886, 0.693205, 0.0],
+    ("exponential", 4, 1.0): [14.614640, 1.840024, 0.231664, 0.029167, 0.0],
+    ("sgm_uniform", 4, 1.0): [14.614640, 4.086081, 1.615580, 0.695150, 0.0],
+    ("beta", 4, 1.0): [14.614641, 5.686592, 1.618279, 0.515391, 0.0],
     ("normal", 1, 1.0): [14.614640, 0.0],
     ("simple", 1, 1.0): [14.614641, 0.0],
     ("normal", 8, 0.6): [2.148592, 1.615580, 1.228068, 0.932358, 0.695150, 0.493552, 0.305776, 0.029167, 0.0],
@@ -35,7 +39,8 @@ def test_all_recorded_sigmas(parity: Path) -> None:
     compared = 0
     for name, sigmas in recorded.pop("per_sampler_set_steps").items():
         sampler, scheduler, steps, denoise = name.split("/")
-        discard = sampler not in ("euler", "dpmpp_2m")
+        # What "dpm_2" asks for is recorded too, though it is no sampler here.
+        discard = SAMPLERS[sampler].discards_penultimate if sampler in SAMPLERS else "dpm_2" in sampler
         got = sampling_sigmas(
             TABLE, scheduler, int(steps), float(denoise.removeprefix("denoise=")), discard_penultimate=discard
         )
@@ -46,7 +51,7 @@ def test_all_recorded_sigmas(parity: Path) -> None:
         if scheduler in SCHEDULERS:
             assert sampling_sigmas(TABLE, scheduler, int(steps)) == pytest.approx(sigmas, rel=1e-5, abs=1e-6)
             compared += 1
-    assert compared == 15 + 15
+    assert compared == 15 + 30
 
 
 @given(
@@ -58,7 +63,10 @@ def test_schedules_descend_to_zero_in_the_asked_number_of_steps(
     scheduler: str, steps: int, denoise: float
 ) -> None:
     sigmas = sampling_sigmas(TABLE, scheduler, steps, denoise)
-    assert len(sigmas) == steps + 1
+    # "beta" crowds at the ends of the table, and takes every entry once.
+    assert len(sigmas) == steps + 1 or (
+        scheduler == "beta" and steps / denoise > 138 and len(sigmas) <= steps
+    )
     assert sigmas[-1] == 0
     repeated = scheduler == "simple" and steps / denoise > 1000  # the table has no more entries
     assert all(high > low or (repeated and high == low) for high, low in pairwise(sigmas))
@@ -83,10 +91,34 @@ def test_first_entry_by_hand() -> None:
     assert torch.equal(TABLE.log_sigmas, TABLE.log_sigmas.sort().values)
 
 
-@pytest.mark.parametrize(("scheduler", "steps"), [("normal", 0), ("sgm_uniform", 4)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("normal", 0), ("kl_optimal", 4)])
 def test_refusals_name_what_was_set(scheduler: str, steps: int) -> None:
-    with pytest.raises(ExecutionError, match=r"steps=0|sgm_uniform"):
+    with pytest.raises(ExecutionError, match=r"steps=0|kl_optimal"):
         sampling_sigmas(TABLE, scheduler, steps)
+
+
+def test_exponential_is_a_geometric_series() -> None:
+    ratios = [low / high for high, low in pairwise(sampling_sigmas(TABLE, "exponential", 7)[:-1])]
+    assert ratios == pytest.approx([(TABLE.minimum / TABLE.maximum) ** (1 / 6)] * 6)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 9])
+def test_sgm_uniform_is_normal_without_its_penultimate_sigma(steps: int) -> None:
+    assert sampling_sigmas(TABLE, "sgm_uniform", steps) == sampling_sigmas(
+        TABLE, "normal", steps, discard_penultimate=True
+    )
+
+
+def test_beta_is_symmetric_in_timesteps_and_uses_entries_once() -> None:
+    timesteps = [TABLE.timestep(sigma) for sigma in beta(TABLE, 19)[:-1]]
+    assert timesteps[0] == 999
+    assert [999 - t for t in timesteps[:0:-1]] == timesteps[1:]  # quantiles k / 19 and 1 - k / 19
+    # Beta(0.6, 0.6) has a density of about 0.414 u^-0.4 near 0, so the k-th of n timesteps from the end is
+    # 999 (0.6 k / (0.414 n))^(1 / 0.6): for n = 200 and k = 1, 0.27 of an entry, which repeats the last one.
+    assert len(beta(TABLE, 138)) == 139
+    many = beta(TABLE, 200)
+    assert len(many) < 201
+    assert len(set(many)) == len(many)
 
 
 @pytest.mark.parametrize(("denoise", "whole"), [(1.0, 5), (0.6, 7)])
