@@ -16,6 +16,7 @@ REQUIREMENTS = [
     "accelerate>=1.0",  # how transformers and diffusers load large checkpoints
     "torchmetrics>=1.8",  # judges
     "diffusers>=0.35",  # UNet, VAE and text encoders of the executor
+    "spandrel>=0.4.1",  # upscale models: tells the architecture by the tensors
     "omegaconf>=2.3",  # ${…} in configs
     "jsonargparse[signatures]>=4.53",  # the command line; its messages, as worded there, are read
     "docstring-parser>=0.16",  # texts of --help

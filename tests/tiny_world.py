@@ -112,6 +112,46 @@ def make_tiny_lora(
     return file
 
 
+def make_tiny_vae(folder: Path, seed: int = 3, **changes: Any) -> Path:
+    """Write a random AutoencoderKL of its own as a diffusers folder; latents at half the pixels' resolution."""
+    from diffusers import AutoencoderKL
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        settings = {
+            "block_out_channels": (8, 16),
+            "down_block_types": ("DownEncoderBlock2D",) * 2,
+            "up_block_types": ("UpDecoderBlock2D",) * 2,
+            "norm_num_groups": 4,
+        }
+        AutoencoderKL(**{**settings, **changes}).save_pretrained(folder)
+    return folder
+
+
+def make_tiny_upscaler(
+    file: Path, seed: int = 0, channels: int = 3, factor: int = 2
+) -> dict[str, torch.Tensor]:
+    """Write a random Real-ESRGAN Compact (SRVGGNetCompact) of 8 features and 2 inner convolutions.
+
+    Returns:
+        Its tensors.
+    """
+    from safetensors.torch import save_file
+    from spandrel.architectures.Compact import Compact
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = Compact(
+            num_in_ch=channels, num_out_ch=channels, num_feat=8, num_conv=2, upscale=factor, act_type="prelu"
+        )
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    tensors: dict[str, torch.Tensor] = network.state_dict()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file)
+    return tensors
+
+
 def make_tiny_models(root: Path) -> Path:
     """Write checkpoints "tiny_a" and "tiny_b" and the LoRA "tiny.safetensors" in ComfyUI's folder names."""
     make_tiny_checkpoint(root / "checkpoints" / "tiny_a", 0)

@@ -1,30 +1,29 @@
 """The model files under a root in ComfyUI's folder names, loaded when asked for and kept within a bound."""
 
 from dataclasses import replace
-from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
 from flowsmith.execution.cache import Cache, module_bytes
 from flowsmith.execution.diffusers_folder import read_folder
-from flowsmith.execution.errors import ModelFileError, ModelNameError
+from flowsmith.execution.errors import ModelFileError
 from flowsmith.execution.lora import Lora, patched, patched_bytes, read_lora
-from flowsmith.execution.models import Checkpoint, DiffusionModel
+from flowsmith.execution.model_folders import ModelFolders
+from flowsmith.execution.models import Checkpoint, DiffusionModel, Vae
 from flowsmith.execution.single_file import read_single_file
 from flowsmith.execution.text import TextEncoder
-from flowsmith.files import file_hash
+from flowsmith.execution.upscaler import Upscaler, read_upscaler
+from flowsmith.execution.vae_files import read_vae
 
-Kind = Literal["checkpoints", "loras"]
 
-
-class ModelLibrary:
+class ModelLibrary(ModelFolders):
     """Finds, loads and keeps models.
 
     Args:
-        root: Holds ``checkpoints/`` (diffusers folders or single .safetensors files) and ``loras/``.
+        root: Holds the folders that `ModelFolders` names.
         device: Where networks run.
         dtype: Number type of UNet and VAE; by default float16 on CUDA, float32 elsewhere.
         max_bytes: Bound on what is kept loaded; the model in use is kept even beyond it.
@@ -37,48 +36,14 @@ class ModelLibrary:
         dtype: torch.dtype | None = None,
         max_bytes: int = 4 << 30,
     ) -> None:
-        self.root = Path(root)
+        super().__init__(root)
         self.device = torch.device(device)
         self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
         self._checkpoints: Cache[Checkpoint] = Cache(max_bytes, _checkpoint_bytes)
         self._patches: Cache[tuple[nn.Module, int]] = Cache(max_bytes // 4, lambda entry: entry[1])
         self._loras: Cache[Lora] = Cache(max_bytes // 8, _lora_bytes)
-
-    def names(self, kind: Kind) -> list[str]:
-        """Return the names that flows may use, sorted; subfolders are part of a name."""
-        folder = self.root / kind
-        files = set(folder.rglob("*.safetensors"))
-        models = (
-            {path.parent for path in folder.rglob("model_index.json")} if kind == "checkpoints" else set()
-        )
-        single = {file for file in files if not any(model in file.parents for model in models)}
-        return sorted(path.relative_to(folder).as_posix() for path in models | single)
-
-    def path(self, kind: Kind, name: str) -> Path:
-        """Return where a model lies.
-
-        Raises:
-            ModelNameError: The name would leave the folder, or nothing is there.
-        """
-        parts = [*PurePosixPath(name).parts, *PureWindowsPath(name).parts]
-        outside = (
-            ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\0" in name
-        )
-        if outside or PureWindowsPath(name).root or not name.strip(" ./\\"):
-            raise ModelNameError(f"{name!r} lies outside {kind}/; name a file inside that folder")
-        if name not in self.names(kind):
-            there = ", ".join(self.names(kind)[:20]) or "nothing"
-            raise ModelNameError(f"{kind}/{name} is not in the library; use one of: {there}")
-        return self.root / kind / name
-
-    @cached_property
-    def weight_hashes(self) -> dict[str, str]:
-        """Content hash of every model file or folder by "kind/name"; read once, when first asked for."""
-        return {
-            f"{kind}/{name}": file_hash(self.root / kind / name)
-            for kind in get_args(Kind)
-            for name in self.names(kind)
-        }
+        self._vaes: Cache[Vae] = Cache(max_bytes // 8, lambda vae: module_bytes(vae.model))
+        self._upscalers: Cache[Upscaler] = Cache(max_bytes // 8, lambda upscaler: upscaler.nbytes)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Load a checkpoint, or hand out the one that is loaded.
@@ -91,19 +56,27 @@ class ModelLibrary:
             return loaded
         path = self.path("checkpoints", name)
         read = read_folder(path, name) if path.is_dir() else read_single_file(path, name)
-        model, text, vae = read.model, read.text, read.vae
-        for network in (model.unet, vae.model):
-            # Convolutions are faster with channels last, on CPUs too. Called on the class, because diffusers'
-            # own method warns about any change of type.
-            nn.Module.to(network, self.device, self.dtype)
-            nn.Module.to(network, memory_format=torch.channels_last)
-        text.model.to(self.device)
+        self._place(read.model.unet)
+        read.text.model.to(self.device)
         placed = Checkpoint(
-            replace(model, device=self.device, dtype=self.dtype),
-            replace(text, device=self.device),
-            replace(vae, device=self.device, dtype=self.dtype),
+            replace(read.model, device=self.device, dtype=self.dtype),
+            replace(read.text, device=self.device),
+            self._placed(read.vae),
         )
         return self._checkpoints.put(name, placed)
+
+    def vae(self, name: str) -> Vae:
+        """Load an autoencoder of its own, or hand out the one that is loaded; errors as for `checkpoint`."""
+        if (loaded := self._vaes.get(name)) is not None:
+            return loaded
+        # The key is the way there from checkpoints/: no checkpoint can have it.
+        return self._vaes.put(name, self._placed(read_vae(self.path("vae", name), f"../vae/{name}")))
+
+    def upscaler(self, name: str) -> Upscaler:
+        """Load an upscale model, or hand out the one that is loaded; errors as for `checkpoint`."""
+        if (loaded := self._upscalers.get(name)) is not None:
+            return loaded
+        return self._upscalers.put(name, read_upscaler(self.path("upscale_models", name), name, self.device))
 
     def with_lora(
         self, model: DiffusionModel, text: TextEncoder, name: str, model_strength: float, text_strength: float
@@ -130,6 +103,16 @@ class ModelLibrary:
                 text, key=key, model=self._patched(f"text {key}", text.model, lora, "text", text_strength)
             )
         return model, text
+
+    def _placed(self, vae: Vae) -> Vae:
+        self._place(vae.model)
+        return replace(vae, device=self.device, dtype=self.dtype)
+
+    def _place(self, network: nn.Module) -> None:
+        # Convolutions are faster with channels last, on CPUs too. Called on the class, because diffusers'
+        # own method warns about any change of type.
+        nn.Module.to(network, self.device, self.dtype)
+        nn.Module.to(network, memory_format=torch.channels_last)
 
     def _patched(
         self, key: str, network: nn.Module, lora: Lora, part: Literal["unet", "text"], strength: float

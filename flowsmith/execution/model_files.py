@@ -1,6 +1,8 @@
 """Reading model files so that a broken one is named."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,44 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelFileError(f"{path}: holds a {type(value).__name__}; a model's configuration is an object")
     return value
+
+
+def read_config(folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Read the configuration of one network of a diffusers folder.
+
+    Raises:
+        ModelFileError: It is missing, broken, or of another class than ``kinds``.
+    """
+    config = read_json(folder / "config.json")
+    kind = config.get("_class_name") or (config.get("architectures") or [kinds[0]])[0]
+    if kind not in kinds:
+        raise ModelFileError(f"{folder}: is a {kind}, which cannot be run here; use a {' or '.join(kinds)}")
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read one file or all shards; a half-precision twin beside the full one is passed over.
+
+    Raises:
+        ModelFileError: There is none, or one is broken.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    full = [file for file in files if ".fp16." not in file.name]
+    if not files:
+        raise ModelFileError(f"{folder}: holds no .safetensors file; save the model with safe_serialization")
+    tensors: dict[str, Tensor] = {}
+    for file in full or files:
+        tensors.update(read_tensors(file))
+    return tensors
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def count_indices(tensors: Mapping[str, Tensor], prefix: str, start: int = 0) -> int:
+    """Count the different numbers from ``start`` on that follow ``prefix`` in the names."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
+    found = {int(match.group(1)) for name in tensors if (match := pattern.match(name))}
+    return sum(1 for index in found if index >= start)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from flowsmith.execution.denoiser import Prediction
+from flowsmith.execution.errors import ExecutionError
 from flowsmith.execution.sigmas import NoiseTable
 from flowsmith.execution.text import TextEncoder
 
-_PIXELS_AT_ONCE = (
-    1 << 22
-)  # decoded images together; 16 of 512 x 512, so that memory does not follow the batch
+_PIXELS_AT_ONCE = 1 << 22  # of images together; 16 of 512 x 512, so that memory does not follow the batch
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,13 @@ class DiffusionModel:
 
 @dataclass(frozen=True, eq=False)
 class Vae:
-    """A decoder from latents to pixels.
+    """An autoencoder between pixels and latents.
 
     Attributes:
         key: Names the weights.
         model: A diffusers autoencoder.
-        latent: The latents that it takes.
-        input_scale: The network takes ``latent * input_scale`` (a TAESD inside a checkpoint works
+        latent: The latents that it takes and gives.
+        input_scale: The network takes and gives ``latent * input_scale`` (a TAESD inside a checkpoint works
             on scaled ones).
         device: Where it lives.
         dtype: Number type of its weights.
@@ -97,6 +96,33 @@ class Vae:
         parts = torch.split(scaled, max(1, _PIXELS_AT_ONCE // pixels))
         images = torch.cat([decode(part, return_dict=False)[0].float() for part in parts])
         return images.div(2).add(0.5).clamp(0, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Turn images [n, 3, h, w] in [0, 1] into float32 latents [n, c, h // factor, w // factor].
+
+        Pixels beyond the last whole latent are cut off, half of them on either side. Of a distribution of
+        latents its mode is taken, so that nothing is random.
+
+        Raises:
+            ExecutionError: The images have other channels, or are smaller than one latent.
+        """
+        factor = self.latent.factor
+        channels, height, width = images.shape[1:]
+        if channels != 3 or min(height, width) < factor:
+            raise ExecutionError(
+                f"an image of {channels} x {height} x {width} has no latents; give one of 3 channels and at "
+                f"least {factor} pixels a side"
+            )
+        top, left = height % factor // 2, width % factor // 2
+        cut = images[:, :, top : top + height // factor * factor, left : left + width // factor * factor]
+        pixels = cut.mul(2).sub(1).to(self.device, self.dtype)
+        parts = torch.split(pixels, max(1, _PIXELS_AT_ONCE // pixels[0, 0].numel()))
+        return torch.cat([self._latents(part).float() for part in parts]) / self.input_scale
+
+    def _latents(self, pixels: Tensor) -> Tensor:
+        encoded = self.model.encode(pixels)
+        latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents
 
 
 @dataclass(frozen=True, eq=False)

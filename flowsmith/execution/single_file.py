@@ -7,7 +7,6 @@ own functions rename the tensors.
 import gzip
 import importlib.util
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from functools import cache
@@ -18,15 +17,14 @@ from torch import Tensor
 
 from flowsmith.execution.assemble import diffusers_network, text_network
 from flowsmith.execution.errors import ModelFileError
-from flowsmith.execution.model_files import read_tensors
-from flowsmith.execution.models import Checkpoint, DiffusionModel, LatentFormat, Vae
+from flowsmith.execution.model_files import count_indices, read_tensors, under
+from flowsmith.execution.models import Checkpoint, DiffusionModel
 from flowsmith.execution.sigmas import NoiseTable
 from flowsmith.execution.text import TextEncoder
+from flowsmith.execution.vae_files import VAE_PREFIX, tensors_vae
 
 _UNET = "model.diffusion_model."
-_VAE = "first_stage_model."
 _TEXT = "cond_stage_model.transformer."
-_SCALE = 0.18215  # of the latents of Stable Diffusion 1 and 2
 _HEADS = 8
 
 
@@ -39,7 +37,7 @@ def read_single_file(path: Path, key: str) -> Checkpoint:
         ModelFileError: The file is broken or of another family of models.
     """
     import diffusers
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     tensors = read_tensors(path)
     needed = [f"{_UNET}input_blocks.0.0.weight", f"{_TEXT}text_model.embeddings.token_embedding.weight"]
@@ -47,38 +45,25 @@ def read_single_file(path: Path, key: str) -> Checkpoint:
         raise ModelFileError(
             f"{path}: holds no {missing[0]}; use a checkpoint in Stable Diffusion 1.5's layout"
         )
-    config = unet_config(_under(_UNET, tensors))
+    config = unet_config(under(_UNET, tensors))
     renamed = convert_ldm_unet_checkpoint(dict(tensors), config)
     unet = diffusers_network(diffusers.UNet2DConditionModel, config, renamed, path)
-    text_tensors = _under(_TEXT, tensors)
+    text_tensors = under(_TEXT, tensors)
     text_settings = text_config(text_tensors)
     text = text_network(text_settings, text_tensors, path)
 
-    vae_tensors = _under(_VAE, tensors)
-    if any(name.startswith("taesd_decoder.") for name in vae_tensors):
-        channels, factor = vae_tensors["taesd_decoder.1.weight"].shape[1], 8
-        vae = diffusers_network(diffusers.AutoencoderTiny, {}, rename_taesd(vae_tensors), path)
-        input_scale = float(vae_tensors.get("vae_scale", 1.0))
-    else:
-        settings = vae_config(vae_tensors, path)
-        channels, factor = settings["latent_channels"], 2 ** (len(settings["block_out_channels"]) - 1)
-        kept = {name: t for name, t in tensors.items() if name.startswith(_VAE)}
-        vae = diffusers_network(
-            diffusers.AutoencoderKL, settings, convert_ldm_vae_checkpoint(kept, settings), path
-        )
-        input_scale = 1.0
-    latent = LatentFormat(channels, factor, _SCALE)
+    vae = tensors_vae(under(VAE_PREFIX, tensors), key, path)
     return Checkpoint(
-        DiffusionModel(key, unet, NoiseTable.from_betas(), "epsilon", latent),
+        DiffusionModel(key, unet, NoiseTable.from_betas(), "epsilon", vae.latent),
         TextEncoder(key, text, clip_tokenizer(), text_settings["max_position_embeddings"]),
-        Vae(key, vae, latent, input_scale),
+        vae,
     )
 
 
 def unet_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read the UNet's shape off its tensors: channels, blocks and attention of every level."""
     levels: list[dict[str, int]] = [{"blocks": 0, "channels": 0, "attention": 0}]
-    for block in range(1, 1 + _count(tensors, "input_blocks.", start=1)):
+    for block in range(1, 1 + count_indices(tensors, "input_blocks.", start=1)):
         stem = f"input_blocks.{block}"
         if f"{stem}.0.op.weight" in tensors:
             levels.append({"blocks": 0, "channels": 0, "attention": 0})
@@ -86,7 +71,7 @@ def unet_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         levels[-1]["blocks"] += 1
         levels[-1]["channels"] = tensors[f"{stem}.0.out_layers.3.weight"].shape[0]
         levels[-1]["attention"] = max(
-            levels[-1]["attention"], _count(tensors, f"{stem}.1.transformer_blocks.")
+            levels[-1]["attention"], count_indices(tensors, f"{stem}.1.transformer_blocks.")
         )
     key = next(name for name in tensors if name.endswith("attn2.to_k.weight"))
     return {
@@ -102,26 +87,6 @@ def unet_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def vae_config(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Read the autoencoder's shape off its tensors."""
-    if "decoder.conv_in.weight" not in tensors:
-        raise ModelFileError(f"{path}: holds no VAE; use a checkpoint with the VAE baked in")
-    levels = _count(tensors, "encoder.down.")
-    return {
-        "in_channels": tensors["encoder.conv_in.weight"].shape[1],
-        "out_channels": tensors["decoder.conv_out.weight"].shape[0],
-        "block_out_channels": [
-            tensors[f"encoder.down.{k}.block.0.conv1.weight"].shape[0] for k in range(levels)
-        ],
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": _count(tensors, "encoder.down.0.block."),
-        "latent_channels": tensors["decoder.conv_in.weight"].shape[1],
-        "norm_num_groups": 32,
-        "scaling_factor": _SCALE,
-    }
-
-
 def text_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read the text encoder's shape off its tensors; heads are 64 wide as in every CLIP of this family."""
     words = tensors["text_model.embeddings.token_embedding.weight"]
@@ -129,24 +94,11 @@ def text_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "vocab_size": words.shape[0],
         "hidden_size": words.shape[1],
         "intermediate_size": tensors["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": _count(tensors, "text_model.encoder.layers."),
+        "num_hidden_layers": count_indices(tensors, "text_model.encoder.layers."),
         "num_attention_heads": max(1, words.shape[1] // 64),
         "max_position_embeddings": tensors["text_model.embeddings.position_embedding.weight"].shape[0],
         "hidden_act": "quick_gelu",
     }
-
-
-def rename_taesd(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a TAESD's tensors to diffusers' AutoencoderTiny, whose decoder has no first clamping layer."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        half, _, rest = name.partition(".")
-        if half not in ("taesd_encoder", "taesd_decoder"):
-            continue
-        layer, _, rest = rest.partition(".")
-        index = int(layer) - (half == "taesd_decoder")
-        renamed[f"{half.removeprefix('taesd_')}.layers.{index}.{rest}"] = tensor
-    return renamed
 
 
 @cache
@@ -172,14 +124,3 @@ def clip_tokenizer() -> Any:
         Path(folder, "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
         Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _count(tensors: Mapping[str, Tensor], prefix: str, start: int = 0) -> int:
-    """Count the consecutive indices that follow ``prefix`` in the names."""
-    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
-    found = {int(match.group(1)) for name in tensors if (match := pattern.match(name))}
-    return sum(1 for index in found if index >= start)

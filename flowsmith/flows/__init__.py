@@ -2,7 +2,8 @@
 
 from flowsmith.flows.codec import Codec
 from flowsmith.flows.corpus import CorpusError, augment, load_corpus
-from flowsmith.flows.domain import Domain, DomainError
+from flowsmith.flows.domain import Domain
+from flowsmith.flows.domain_schema import DomainError
 from flowsmith.flows.flow import Flow, Link, Node, Value
 from flowsmith.flows.grammar import Grammar, GrammarError
 from flowsmith.flows.issues import FlowError, FlowIssue

@@ -2,26 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
-from flowsmith.errors import FlowsmithError
 from flowsmith.flows.domain_check import domain_issues
+from flowsmith.flows.domain_schema import DomainError, check_against_schema
 from flowsmith.flows.flow import Flow, Value
 from flowsmith.flows.issues import FlowError, FlowIssue, nearest
 from flowsmith.flows.roles import Role
 from flowsmith.flows.schema import InputSpec, Schema, normalise
-from flowsmith.flows.sizes import SIZE_RULES, SIZED_TYPES
 from flowsmith.flows.templates import TemplateError, has_prompt
 from flowsmith.flows.validate import validate
-
-
-class DomainError(FlowsmithError):
-    """A domain contradicts itself or the schema."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +33,8 @@ class Domain:
         max_pixel_steps: Most steps x pixels, summed over sampling nodes.
         sample_empty_latents: Whether an empty latent must be sampled with full denoise, and before it is
             decoded; otherwise flows that decode noise are in the domain.
+        upscale_factors: How many times wider and higher a picture comes out of each upscale model, by file
+            name: bounds on pixels are checked with it, and a schema does not tell it.
     """
 
     classes: Mapping[str, int]
@@ -46,6 +43,7 @@ class Domain:
     max_pixels: float
     max_pixel_steps: float
     sample_empty_latents: bool = True
+    upscale_factors: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_yaml(cls, path: Path | str) -> "Domain":
@@ -65,23 +63,26 @@ class Domain:
     @classmethod
     def from_json(cls, content: Any, source: str = "domain") -> "Domain":
         """Read a domain from plain objects, as `to_json` writes them; see `from_yaml`."""
-        names = [field.name for field in fields(cls)]
+        names = [setting.name for setting in fields(cls)]
+        needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
         if not isinstance(content, Mapping):
             raise DomainError(f"{source}: no object of settings; give {', '.join(names)}")
         for name in content:
             if name not in names:
                 raise DomainError(f"{source}: {name!r} is no setting of a domain; {nearest(name, names)}")
-        for name in names[:-1]:
+        for name in needed:
             if name not in content:
-                raise DomainError(f"{source}: {name!r} is missing; give {', '.join(names)}")
+                raise DomainError(f"{source}: {name!r} is missing; give {', '.join(needed)}")
         classes = _mapping(source, content, "classes")
         for name, most in classes.items():
             if isinstance(most, bool) or not isinstance(most, int) or most < 1:
                 raise DomainError(f"{source}: classes.{name}={most!r}; give how many of it, 1 or more")
-        for name in ("max_pixels", "max_pixel_steps"):
-            bound = content[name]
-            if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
-                raise DomainError(f"{source}: {name}={bound!r}; give a positive number")
+        factors = _mapping(source, {"upscale_factors": {}, **content}, "upscale_factors")
+        numbers = {name: content[name] for name in ("max_pixels", "max_pixel_steps")}
+        numbers |= {f"upscale_factors.{name}": factor for name, factor in factors.items()}
+        for name, number in numbers.items():
+            if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+                raise DomainError(f"{source}: {name}={number!r}; give a positive number")
         pictures = content.get("sample_empty_latents", True)
         if not isinstance(pictures, bool):
             raise DomainError(f"{source}: sample_empty_latents={pictures!r}; give true or false")
@@ -95,12 +96,15 @@ class Domain:
             max_pixels=content["max_pixels"],
             max_pixel_steps=content["max_pixel_steps"],
             sample_empty_latents=pictures,
+            upscale_factors=dict(factors),
         )
         domain._check_texts(source)
         return domain
 
     def to_json(self) -> dict[str, Any]:
         """Write the domain as plain objects."""
+        # Left out where there are none, so that what was exported before there were any keeps its fingerprint.
+        factors = {"upscale_factors": dict(self.upscale_factors)} if self.upscale_factors else {}
         return {
             "classes": dict(self.classes),
             "values": {name: list(grid) for name, grid in self.values.items()},
@@ -108,6 +112,7 @@ class Domain:
             "max_pixels": self.max_pixels,
             "max_pixel_steps": self.max_pixel_steps,
             "sample_empty_latents": self.sample_empty_latents,
+            **factors,
         }
 
     def restrict(self, schema: Schema) -> Schema:
@@ -127,7 +132,7 @@ class Domain:
             if spec.kind == "choice" and not spec.choices and f"{name}.{spec.name}" in self.values
         }
         restricted = schema.restrict(list(self.classes), open_lists)
-        self._check_against(restricted)
+        check_against_schema(self, restricted)
         return restricted
 
     @cached_property
@@ -166,39 +171,6 @@ class Domain:
                 if placed != (role == "positive"):
                     rule = "positive texts hold {prompt}, negative texts do not"
                     raise DomainError(f"{source}: texts.{role}: {text!r}; {rule}")
-
-    def _check_against(self, schema: Schema) -> None:
-        known = {
-            f"{name}.{spec.name}": spec for name in self.classes for spec in schema.nodes[name].flow_inputs
-        }
-        for target, grid in self.values.items():
-            if target not in known or known[target].kind == "link":
-                raise DomainError(f"values: {target!r} takes no value; {nearest(target, known)}")
-            for value in grid:
-                _check_value(target, known[target], value)
-        for target, spec in known.items():
-            if self.grid(target.partition(".")[0], spec) is None and spec.required and spec.kind != "link":
-                raise DomainError(f"values: {target!r} has none; give it a list of values")
-        for name in self.classes:
-            node = schema.nodes[name]
-            if name not in SIZE_RULES and set(SIZED_TYPES) & set(node.outputs):
-                raise DomainError(
-                    f"classes: {name!r} has no rule of size; give it one in flowsmith/flows/sizes.py"
-                )
-            denoise = SIZE_RULES[name].denoise if name in SIZE_RULES else None
-            if self.sample_empty_latents and denoise and 1.0 not in self.values[f"{name}.{denoise}"]:
-                raise DomainError(f"values: '{name}.{denoise}' lacks 1.0, which empty latents need; add it")
-
-
-def _check_value(target: str, spec: InputSpec, value: Value) -> None:
-    """Ask the validator about one value, in a schema of one node."""
-    from flowsmith.flows.schema import NodeType
-
-    name = target.partition(".")[0]
-    alone = Schema({name: NodeType(name, (spec,), (), True)})
-    issues = validate({"1": {"class_type": name, "inputs": {spec.name: value}}}, alone, template=True)
-    if issues:
-        raise DomainError(f"values: {target}: {value!r} cannot be used ({issues[0].message})")
 
 
 def _mapping(source: str, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

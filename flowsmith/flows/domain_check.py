@@ -84,7 +84,7 @@ def _value_issues(flow: Flow, schema: Schema, domain: "Domain") -> list[FlowIssu
 
 def _size_issues(flow: Flow, schema: Schema, domain: "Domain") -> list[FlowIssue]:
     issues: list[FlowIssue] = []
-    sizes = flow_sizes(flow.nodes)
+    sizes = flow_sizes(flow.nodes, domain.upscale_factors)
     most = max((size.area for size in sizes), default=0.0)
     if most > domain.max_pixels * SLACK:
         message = f"{most:g} pixels, at most {domain.max_pixels:g} allowed; choose a smaller size or scale"

@@ -207,11 +207,20 @@ class Grammar:
                 rest = self._plan.rest(place, 0, self._plan.everything).tokens
                 if self._twins.can_differ(
                     state, place, (), spare - rest, state.counts + self._plan.units[place]
-                ):
+                ) and self._fits_anew(state, place):
                     kept.append(token)
             elif self._twins.can_differ(state, top.production, (*inputs, given[token]), spare, state.counts):
                 kept.append(token)
         return kept if kept or stop else tokens
+
+    def _fits_anew(self, state: State, place: int) -> bool:
+        """Return whether bounds on size leave an upscale model that is not there; of other classes, yes."""
+        production = self._language.productions[place]
+        if production.rule.file is None:
+            return True
+        opened = self._open(state, 0, place)
+        there = {inputs for name, inputs in state.nodes if name == production.class_type}
+        return any((token,) not in there for token in self._values(opened, opened.frames[-1]))
 
     def _values(self, state: State, top: Frame) -> list[int]:
         """Return the values that may fill the next slot; the budget cannot be short here, only sizes can."""
@@ -247,11 +256,13 @@ class Grammar:
         tokens, counts, pixel_steps = self._completion(state, place + 1)
         if state.used + tokens + 2 > self.budget or self._too_many(state.counts + counts):
             return {}
-        through = self._plan.sizings[top.production].through == place
-        spent = state.spent + top.owed + pixel_steps + (0.0 if through else top.cost)
+        sizing = self._plan.sizings[top.production]
+        bears = place in (sizing.through, sizing.upscaler)
+        by = top.area if place == sizing.upscaler else top.scale
+        spent = state.spent + top.owed + pixel_steps + (0.0 if bears else top.cost)
         found: dict[int, Given] = {}
         for token, out in zip(self._language.references, reversed(outs), strict=False):
-            area = out.area * top.scale if through else 0.0
+            area = out.area * by if bears else 0.0
             fits = area <= top.limit and spent + (top.weight + top.steps) * area <= self._max_spent
             if fits and (out.sampled or not need.sampled):
                 found[token] = (out.node, out.slot)
@@ -302,9 +313,11 @@ class Grammar:
         weight, limit, owed = 0.0, self._max_pixels, 0.0
         if state.frames:
             top = state.frames[-1]
-            if self._plan.sizings[top.production].through == len(top.inputs):
-                weight, owed = (top.weight + top.steps) * top.scale, top.owed
-                limit = min(limit, top.limit / top.scale)
+            outer = self._plan.sizings[top.production]
+            if len(top.inputs) in (outer.through, outer.upscaler):  # what comes out is area times scale
+                by = top.scale if outer.through == len(top.inputs) else top.area
+                weight, owed = (top.weight + top.steps) * by, top.owed
+                limit = min(limit, top.limit / by)
             else:
                 owed = top.owed + top.cost
         return Frame(place, slot, (), sizing.area, sizing.scale, sizing.steps, False, weight, limit, owed)
@@ -330,7 +343,8 @@ class Grammar:
             area = top.area * top.scale
             spent += top.steps * area
             nodes.append((production.class_type, top.inputs))
-            available |= self._plan.gives[top.production]
+            if production.rule.file is None or area <= self._plan.sizings[top.production].area * SLACK:
+                available |= self._plan.gives[top.production]
             given = (len(nodes) - 1, top.slot)
             out = Out(*given, area, top.sampled or production.rule.steps is not None)
             if production.need is not None:
@@ -346,6 +360,8 @@ class Grammar:
         production, slot, inputs, area, scale, steps, sampled, weight, limit, owed = frame
         if out is not None and sizing.through == place:
             area, sampled = out.area, out.sampled
+        elif out is not None and sizing.upscaler == place:
+            scale = out.area
         elif isinstance(given, int) and place in sizing.slots:
             kind, least, values = sizing.slots[place]
             if kind == "area":

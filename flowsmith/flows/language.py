@@ -180,10 +180,9 @@ class Language:
                 )
         self.productions[place] = Production(name, need, tuple(slots), outputs, rule)
         order = [slot.name for slot in slots]
-        if rule.denoise and rule.through and order.index(rule.denoise) < order.index(rule.through):
-            raise CodecError(
-                f"{name}: {rule.denoise} comes before {rule.through}; the grammar needs it after"
-            )
+        for early, late in ((rule.through, rule.denoise), (rule.upscaler, rule.through)):
+            if early and late and order.index(late) < order.index(early):
+                raise CodecError(f"{name}: {late} comes before {early}; the grammar needs it after")
         return place
 
     def _need(self, spec: InputSpec, node: NodeType, need: Need | None) -> Need:

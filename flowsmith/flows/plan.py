@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flowsmith.flows.language import CodecError, Language, Need, is_sized
+from flowsmith.flows.sizes import SizeRule
 
 COUNT_BITS = (
     10  # counts of all classes are packed into one integer, so that adding and comparing are single steps
@@ -24,7 +25,8 @@ class Cost(NamedTuple):
     Attributes:
         tokens: Number of tokens.
         counts: New nodes per class, packed.
-        available: Pools of size-less outputs that can be referred to afterwards, as bits.
+        available: Pools of size-less outputs that can be referred to afterwards, as bits (of upscale models,
+            only those that enlarge least are counted on).
         pixel_steps: Least steps x pixels of the new sampling nodes.
     """
 
@@ -40,6 +42,7 @@ class Sizing:
 
     Attributes:
         through: Slot whose area comes out.
+        upscaler: Slot that takes the upscale model whose "area", its factor squared, is the scale.
         area: Least area of what goes in: of a source's own grids, or of the plan for `through`; 0 without a
             size.
         scale: Least scale squared.
@@ -49,6 +52,7 @@ class Sizing:
     """
 
     through: int
+    upscaler: int
     area: float
     scale: float
     steps: float
@@ -185,17 +189,19 @@ class Plan:
         rule = production.rule
         names = [slot.name for slot in production.slots]
         slots: dict[int, tuple[str, float, dict[int, float]]] = {}
-        kinds = dict.fromkeys(rule.source or (), "area")
+        kinds = dict.fromkeys((*(rule.source or ()), *([rule.file] if rule.file else [])), "area")
         kinds |= {name: kind for name, kind in ((rule.scale, "scale"), (rule.steps, "steps")) if name}
         for name, kind in kinds.items():
             tokens = production.slots[names.index(name)].values
-            power = 2 if kind == "scale" else 1
-            values = {token: float(self.language.meanings[token]) ** power for token in tokens}
+            values = {token: self._number(rule, name, token) for token in tokens}
             slots[names.index(name)] = (kind, min(values.values()), values)
         through = names.index(rule.through) if rule.through else -1
+        upscaler = names.index(rule.upscaler) if rule.upscaler else -1
         need = production.slots[through].need if rule.through else None
-        area = self.area(need) if need is not None else 1.0 if rule.source else 0.0
-        scale = steps = 0.0
+        area = self.area(need) if need is not None else 1.0 if rule.source or rule.file else 0.0
+        steps = 0.0
+        model = production.slots[upscaler].need if rule.upscaler else None
+        scale = self.area(model) if model is not None else 0.0
         for kind, least, _ in slots.values():
             if kind == "area":
                 area *= least
@@ -203,4 +209,11 @@ class Plan:
                 scale = least
             else:
                 steps = least
-        return Sizing(through, area, scale or 1.0, steps, slots)
+        return Sizing(through, upscaler, area, scale or 1.0, steps, slots)
+
+    def _number(self, rule: SizeRule, name: str, token: int) -> float:
+        """Return what a value means for the size; what multiplies both sides counts squared."""
+        meaning = self.language.meanings[token]
+        if name == rule.file:
+            return self.language.domain.upscale_factors[str(meaning)] ** 2
+        return float(meaning) ** (2 if name == rule.scale else 1)

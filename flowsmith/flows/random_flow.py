@@ -15,8 +15,8 @@ def random_flow(domain: Domain, schema: Schema, rng: Random) -> Flow:
     """Return a random valid flow of a domain over the core classes.
 
     Checkpoints, LoRAs upon any of them, texts of either role upon any text encoder, a chain of sampling
-    passes with latent upscaling between some, decoding by any VAE, image upscaling: drawn piece by piece,
-    thrown away and drawn anew if the whole breaks a bound.
+    passes with latent upscaling between some, decoding by any VAE, image upscaling and sharpening, encoding
+    and another chain: drawn piece by piece, thrown away and drawn anew if the whole breaks a bound.
 
     Args:
         domain: Over the core classes.
@@ -29,10 +29,10 @@ def random_flow(domain: Domain, schema: Schema, rng: Random) -> Flow:
     for _ in range(_TRIES):
         draft = _Draft(domain, schema, rng)
         draft.draw()
-        sizes = flow_sizes(draft.nodes)
+        sizes = flow_sizes(draft.nodes, domain.upscale_factors)
         if (
             sum(size.pixel_steps for size in sizes) > domain.max_pixel_steps
-            or sizes[-1].area > domain.max_pixels
+            or max(size.area for size in sizes) > domain.max_pixels
         ):
             continue
         draft.shuffle()
@@ -48,6 +48,9 @@ class _Draft:
     def __init__(self, domain: Domain, schema: Schema, rng: Random) -> None:
         self.domain, self.schema, self.rng = domain, schema, rng
         self.nodes: list[Node] = []
+        self.models: list[Link] = []
+        self.positives: list[Link] = []
+        self.negatives: list[Link] = []
 
     def draw(self) -> None:
         rng, most = self.rng, self.domain.classes
@@ -59,27 +62,61 @@ class _Draft:
             place = self.add("LoraLoader", model=rng.choice(models), clip=rng.choice(clips))
             models.append(Link(place, 0))
             clips.append(Link(place, 1))
+        self.models = models
         number = rng.randint(1, most["CLIPTextEncode"] - 1)
-        positives = [self.text("positive", rng.choice(clips)) for _ in range(number)]
+        self.positives = [self.text("positive", rng.choice(clips)) for _ in range(number)]
         number = rng.randint(1, most["CLIPTextEncode"] - number)
-        negatives = [self.text("negative", rng.choice(clips)) for _ in range(number)]
-        latent = Link(self.add("EmptyLatentImage"), 0)
-        upscales = 0
-        for index in range(rng.randint(1, most["KSampler"])):
-            while upscales < most.get("LatentUpscaleBy", 0) and rng.random() < 0.3:
+        self.negatives = [self.text("negative", rng.choice(clips)) for _ in range(number)]
+        vaes = [Link(place, 2) for place in loaders] + [Link(p, 0) for p in self.some("VAELoader")]
+        latent = self.passes(Link(self.add("EmptyLatentImage"), 0), first=True)
+        image = Link(self.add("VAEDecode", samples=latent, vae=rng.choice(vaes)), 0)
+        image = self.finish(image)
+        while self.left("VAEEncode") and self.left("VAEDecode") and self.left("KSampler"):
+            if rng.random() < 0.5:
+                break
+            latent = Link(self.add("VAEEncode", pixels=image, vae=rng.choice(vaes)), 0)
+            latent = self.passes(latent, first=False)
+            image = self.finish(Link(self.add("VAEDecode", samples=latent, vae=rng.choice(vaes)), 0))
+        self.add("SaveImage", images=image)
+
+    def passes(self, latent: Link, first: bool) -> Link:
+        """Sample once or more; an empty latent, which is there ``first``, with full denoise."""
+        rng = self.rng
+        for index in range(rng.randint(1, self.left("KSampler"))):
+            while self.left("LatentUpscaleBy") and rng.random() < 0.3:
                 latent = Link(self.add("LatentUpscaleBy", samples=latent), 0)
-                upscales += 1
-            fixed: dict[str, Value | Link] = {} if index else {"denoise": 1.0}
+            fixed: dict[str, Value | Link] = {"denoise": 1.0} if first and not index else {}
             links = {
-                "positive": rng.choice(positives),
-                "negative": rng.choice(negatives),
+                "positive": rng.choice(self.positives),
+                "negative": rng.choice(self.negatives),
                 "latent_image": latent,
             }
-            latent = Link(self.add("KSampler", model=rng.choice(models), **links, **fixed), 0)
-        image = Link(self.add("VAEDecode", samples=latent, vae=Link(rng.choice(loaders), 2)), 0)
-        for _ in range(rng.randint(0, most.get("ImageScaleBy", 0))):
+            latent = Link(self.add("KSampler", model=rng.choice(self.models), **links, **fixed), 0)
+        return latent
+
+    def finish(self, image: Link) -> Link:
+        """Scale and sharpen an image, or leave it as it is."""
+        rng = self.rng
+        for _ in range(rng.randint(0, self.left("ImageScaleBy"))):
             image = Link(self.add("ImageScaleBy", image=image), 0)
-        self.add("SaveImage", images=image)
+        if self.left("ImageUpscaleWithModel") and rng.random() < 0.5:
+            upscalers = [p for p, node in enumerate(self.nodes) if node.class_type == "UpscaleModelLoader"]
+            if not upscalers or self.left("UpscaleModelLoader") and rng.random() < 0.5:
+                upscalers = [self.add("UpscaleModelLoader")]
+            model = Link(rng.choice(upscalers), 0)
+            image = Link(self.add("ImageUpscaleWithModel", upscale_model=model, image=image), 0)
+        if self.left("ImageSharpen") and rng.random() < 0.5:
+            image = Link(self.add("ImageSharpen", image=image), 0)
+        return image
+
+    def left(self, class_type: str) -> int:
+        """Return how many more of a class the domain allows."""
+        there = sum(node.class_type == class_type for node in self.nodes)
+        return self.domain.classes.get(class_type, 0) - there
+
+    def some(self, class_type: str) -> list[int]:
+        """Add any number of nodes of a class without links that the domain allows."""
+        return [self.add(class_type) for _ in range(self.rng.randint(0, self.left(class_type)))]
 
     def shuffle(self) -> None:
         self.rng.shuffle(order := list(range(len(self.nodes))))

@@ -2,10 +2,10 @@
 
 object_info does not say what a node does to a picture's size; this table does. Areas are nominal pixels:
 width x height x scale², without the rounding to whole latents or pixels that a renderer does (less than one
-in each direction and step).
+in each direction and step). How much an upscale model enlarges is not in its name: the domain says it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flowsmith.flows.flow import Link, Node
@@ -21,6 +21,8 @@ class SizeRule:
         through: The link input whose area comes out, or None for a source.
         source: Inputs that give a source its width and height.
         scale: Input whose square multiplies the area.
+        upscaler: Link input to an upscale model, whose factor's square multiplies the area.
+        file: Input that names an upscale model; such a node has no area, but a factor.
         steps: Input that says how often the area is sampled; such a node turns an empty latent into a
             picture.
         denoise: Input that must have its full value where what is sampled is still empty.
@@ -29,6 +31,8 @@ class SizeRule:
     through: str | None = None
     source: tuple[str, str] | None = None
     scale: str | None = None
+    upscaler: str | None = None
+    file: str | None = None
     steps: str | None = None
     denoise: str | None = None
 
@@ -40,6 +44,10 @@ SIZE_RULES: dict[str, SizeRule] = {
     "VAEDecode": SizeRule(through="samples"),
     "ImageScaleBy": SizeRule(through="image", scale="scale_by"),
     "SaveImage": SizeRule(through="images"),
+    "VAEEncode": SizeRule(through="pixels"),
+    "UpscaleModelLoader": SizeRule(file="model_name"),
+    "ImageUpscaleWithModel": SizeRule(through="image", upscaler="upscale_model"),
+    "ImageSharpen": SizeRule(through="image"),
 }
 
 
@@ -51,20 +59,29 @@ class Size:
         area: Nominal pixels; 0 for nodes without latents and images.
         pixel_steps: Steps x pixels that the node samples itself.
         sampled: Whether what comes out has been sampled since it was empty.
+        scale: What an upscale model multiplies an area by; 1 for other nodes.
     """
 
     area: float = 0.0
     pixel_steps: float = 0.0
     sampled: bool = False
+    scale: float = 1.0
 
 
-def flow_sizes(nodes: Sequence[Node]) -> list[Size]:
-    """Return the size of what each node puts out; links must point back, as they do in a `Flow`."""
+def flow_sizes(nodes: Sequence[Node], factors: Mapping[str, float]) -> list[Size]:
+    """Return the size of what each node puts out.
+
+    Args:
+        nodes: In an order in which links point back, as in a `Flow`.
+        factors: How many times wider and higher a picture comes out, per file of an upscale model; one that
+            is not listed counts as 1.
+    """
     sizes: list[Size] = []
     for node in nodes:
         rule = SIZE_RULES.get(node.class_type)
-        if rule is None:
-            sizes.append(Size())
+        if rule is None or rule.file:
+            factor = factors.get(str(node.get(rule.file)), 1.0) if rule and rule.file else 1.0
+            sizes.append(Size(scale=factor**2))
             continue
         through = node.get(rule.through) if rule.through else None
         before = sizes[through.node] if isinstance(through, Link) else Size()
@@ -73,6 +90,9 @@ def flow_sizes(nodes: Sequence[Node]) -> list[Size]:
             area = _number(node, rule.source[0]) * _number(node, rule.source[1])
         if rule.scale:
             area *= _number(node, rule.scale) ** 2
+        upscaler = node.get(rule.upscaler) if rule.upscaler else None
+        if isinstance(upscaler, Link):
+            area *= sizes[upscaler.node].scale
         steps = _number(node, rule.steps) if rule.steps else 0.0
         sizes.append(Size(area, steps * area, before.sampled or rule.steps is not None))
     return sizes

@@ -39,7 +39,7 @@ class Frame(NamedTuple):
 
 
 class Out(NamedTuple):
-    """A completed output that can be referred to."""
+    """A completed output that can be referred to; the area of an upscale model is its factor squared."""
 
     node: int
     slot: int

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from flowsmith.execution import ModelFileError, ModelLibrary
-from flowsmith.execution.single_file import clip_tokenizer, rename_taesd
+from flowsmith.execution.single_file import clip_tokenizer
+from flowsmith.execution.vae_files import rename_taesd
 
 
 @pytest.fixture(scope="module")

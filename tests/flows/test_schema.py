@@ -13,13 +13,16 @@ from tests.flows.records import recorded
 
 CORE = (
     "CheckpointLoaderSimple", "LoraLoader", "CLIPTextEncode", "EmptyLatentImage", "KSampler",
-    "LatentUpscaleBy", "VAEDecode", "ImageScaleBy", "SaveImage",
+    "LatentUpscaleBy", "VAEDecode", "ImageScaleBy", "SaveImage", "VAELoader", "VAEEncode",
+    "UpscaleModelLoader", "ImageUpscaleWithModel", "ImageSharpen",
 )  # fmt: skip
 
 
 def test_core_equals_what_comfyui_describes() -> None:
     dump = recorded("object_info_0.33.0.json")
     recorded_schema = Schema.from_object_info({name: dump[name] for name in CORE})
+    # "pixel_space" is no file and no VAE that is executed here; lists of model files are empty.
+    recorded_schema = recorded_schema.restrict(choices={"VAELoader.vae_name": []})
     core = Schema.core()
     assert tuple(core.nodes) == CORE
     for name in CORE:

@@ -8,11 +8,16 @@ from flowsmith.execution.nodes import (
     clip_text_encode,
     empty_latent_image,
     image_scale_by,
+    image_sharpen,
+    image_upscale_with_model,
     ksampler,
     latent_upscale_by,
     lora_loader,
     save_image,
+    upscale_model_loader,
     vae_decode,
+    vae_encode,
+    vae_loader,
 )
 from flowsmith.execution.nodes.registry import NODES, NodeType, Row, find_node
 
@@ -25,9 +30,14 @@ __all__ = [
     "empty_latent_image",
     "find_node",
     "image_scale_by",
+    "image_sharpen",
+    "image_upscale_with_model",
     "ksampler",
     "latent_upscale_by",
     "lora_loader",
     "save_image",
+    "upscale_model_loader",
     "vae_decode",
+    "vae_encode",
+    "vae_loader",
 ]

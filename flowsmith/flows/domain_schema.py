@@ -1,0 +1,75 @@
+"""Whether a domain fits the schema that it chooses from."""
+
+from typing import TYPE_CHECKING
+
+from flowsmith.errors import FlowsmithError
+from flowsmith.flows.flow import Value
+from flowsmith.flows.issues import nearest
+from flowsmith.flows.schema import InputSpec, NodeType, Schema
+from flowsmith.flows.sizes import SIZE_RULES, SIZED_TYPES, SizeRule
+from flowsmith.flows.validate import validate
+
+if TYPE_CHECKING:
+    from flowsmith.flows.domain import Domain
+
+
+class DomainError(FlowsmithError):
+    """A domain contradicts itself or the schema."""
+
+
+def check_against_schema(domain: "Domain", schema: Schema) -> None:
+    """Check a domain against the schema of its own classes.
+
+    Raises:
+        DomainError: An input or value of the domain is not in the schema, an input has no values, or what
+            bears on size is not known of a class or file.
+    """
+    known = {
+        f"{name}.{spec.name}": spec for name in domain.classes for spec in schema.nodes[name].flow_inputs
+    }
+    for target, grid in domain.values.items():
+        if target not in known or known[target].kind == "link":
+            raise DomainError(f"values: {target!r} takes no value; {nearest(target, known)}")
+        for value in grid:
+            _check_value(target, known[target], value)
+    for target, spec in known.items():
+        if domain.grid(target.partition(".")[0], spec) is None and spec.required and spec.kind != "link":
+            raise DomainError(f"values: {target!r} has none; give it a list of values")
+    for name in domain.classes:
+        node = schema.nodes[name]
+        if name not in SIZE_RULES and set(SIZED_TYPES) & set(node.outputs):
+            raise DomainError(
+                f"classes: {name!r} has no rule of size; give it one in flowsmith/flows/sizes.py"
+            )
+        denoise = SIZE_RULES[name].denoise if name in SIZE_RULES else None
+        if domain.sample_empty_latents and denoise and 1.0 not in domain.values[f"{name}.{denoise}"]:
+            raise DomainError(f"values: '{name}.{denoise}' lacks 1.0, which empty latents need; add it")
+    _check_factors(domain)
+
+
+def _check_value(target: str, spec: InputSpec, value: Value) -> None:
+    """Ask the validator about one value, in a schema of one node."""
+    name = target.partition(".")[0]
+    alone = Schema({name: NodeType(name, (spec,), (), True)})
+    issues = validate({"1": {"class_type": name, "inputs": {spec.name: value}}}, alone, template=True)
+    if issues:
+        raise DomainError(f"values: {target}: {value!r} cannot be used ({issues[0].message})")
+
+
+def _check_factors(domain: "Domain") -> None:
+    """Check that the upscale models of the domain, and no other files, have a factor."""
+    files = {
+        value: f"{name}.{rule.file}"
+        for name, rule in ((name, SIZE_RULES.get(name, SizeRule())) for name in domain.classes)
+        if rule.file
+        for value in domain.values[f"{name}.{rule.file}"]
+    }
+    for file, target in files.items():
+        if file not in domain.upscale_factors:
+            raise DomainError(
+                f"values: {target}: {file!r} has no factor; say under upscale_factors how many times wider "
+                "and higher its pictures are"
+            )
+    for name in domain.upscale_factors:
+        if name not in files:
+            raise DomainError(f"upscale_factors: {name!r} is no upscale model here; {nearest(name, files)}")

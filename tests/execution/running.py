@@ -1,0 +1,35 @@
+"""Running nodes one by one, without executor and flow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsmith.execution import ModelLibrary
+from flowsmith.execution.nodes import find_node
+
+Graph = dict[str, Any]
+
+
+def evaluate(library: ModelLibrary, nodes: Graph, order: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Run nodes in the given order; return what each puts out."""
+    values: dict[str, tuple[Any, ...]] = {}
+    with torch.inference_mode():
+        for name in order:
+            inputs = nodes[name]["inputs"]
+            row = {k: values[v[0]][v[1]] if isinstance(v, list) else v for k, v in inputs.items()}
+            values[name] = find_node(nodes[name]["class_type"]).run([row], library)[0]
+    return values
+
+
+def run(library: ModelLibrary, name: str, **inputs: Any) -> Any:
+    """Run one node on one row; return its first output."""
+    with torch.inference_mode():
+        return find_node(name).run([inputs], library)[0][0]
+
+
+def relative(got: Tensor, expected: Tensor) -> float:
+    """Return the relative distance in the Euclidean norm."""
+    assert got.shape == expected.shape
+    return float((got - expected).norm() / expected.norm())
