@@ -119,9 +119,28 @@ def _bootstrap(means: Mapping[str, float], resamples: int, seed: int) -> Interva
     values: NDArray[np.float64] = np.asarray([means[prompt] for prompt in sorted(means)])
     n = len(values)
     mean = float(values.mean())
-    if n == 1:
-        return Interval(mean, -np.inf, np.inf, 1)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    spread = (counts @ values / n - mean) * np.sqrt(n / (n - 1))
+    return bootstrap_interval(mean, resample_counts(n, resamples, seed) @ values / n, n)
+
+
+def resample_counts(prompts: int, resamples: int = 4000, seed: int = 0) -> NDArray[np.int64]:
+    """Return how often each prompt is in each bootstrap sample [resamples, prompts]."""
+    return np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
+
+
+def bootstrap_interval(
+    estimate: float, resampled: NDArray[np.float64], prompts: int, *, centred: bool = False
+) -> Interval:
+    """Return an estimate with the interval that its values over bootstrap samples give.
+
+    Args:
+        estimate: What the prompts as they are give.
+        resampled: What each bootstrap sample gives [resamples].
+        prompts: How many prompts were resampled; a single one gives no interval.
+        centred: Move the resampled values so that their mean is the estimate. For estimates that choose something by
+            the same prompts: where some prompts are drawn twice, choosing again has a bias that the estimate lacks.
+    """
+    if prompts == 1:
+        return Interval(estimate, -np.inf, np.inf, 1)
+    spread = (resampled - (resampled.mean() if centred else estimate)) * np.sqrt(prompts / (prompts - 1))
     low, high = np.quantile(spread, [0.025, 0.975])
-    return Interval(mean, mean + float(low), mean + float(high), n)
+    return Interval(estimate, estimate + float(low), estimate + float(high), prompts)
