@@ -1,6 +1,6 @@
 """The three things that a checkpoint gives: a diffusion model, a text encoder (text.py) and a VAE."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -44,11 +44,12 @@ class DiffusionModel:
     """A UNet and how it was trained.
 
     Attributes:
-        key: Names the weights: equal keys, equal outputs.
+        key: Names the weights and what is done with their outputs: equal keys, equal results.
         unet: A diffusers ``UNet2DConditionModel``.
         table: Its noise levels.
         prediction: What it predicts.
         latent: The latents that it works on.
+        rescale: Share of its own contrast that a guided guess gets back; see `Denoiser`.
         device: Where it lives.
         dtype: Number type of its weights.
     """
@@ -58,6 +59,7 @@ class DiffusionModel:
     table: NoiseTable
     prediction: Prediction
     latent: LatentFormat
+    rescale: float = 0.0
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
 
@@ -65,6 +67,12 @@ class DiffusionModel:
         """Run the UNet on scaled latents [n, c, h, w] and text encodings [n, tokens, width]."""
         output: Tensor = self.unet(latents, timestep, encoder_hidden_states=text, return_dict=False)[0]
         return output
+
+    def rescaled(self, share: float) -> "DiffusionModel":
+        """Return the model with its guided guesses rescaled; an earlier rescaling is replaced."""
+        if share == self.rescale:
+            return self
+        return replace(self, key=f"{self.key} + RescaleCFG * {share!r}", rescale=share)
 
 
 @dataclass(frozen=True, eq=False)

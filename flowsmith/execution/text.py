@@ -1,8 +1,8 @@
 """Text encodings with ComfyUI's prompt weighting, in chunks of the encoder's length."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +47,13 @@ class TextEncoder:
     """A CLIP text model with its tokenizer.
 
     Attributes:
-        key: Names the weights: equal keys, equal encodings.
+        key: Names the weights and the layer: equal keys, equal encodings.
         model: Maps ids [n, length] to an output with ``last_hidden_state`` [n, length, width] after the
-            final norm.
+            final norm, and, if asked, ``hidden_states``: of each layer before it.
         tokenizer: Its tokenizer.
         length: Tokens a chunk, start and end included.
         device: Where the model lives.
+        layer: Whose output is the encoding, counted from the last, -1; the final norm is applied to it.
     """
 
     key: str
@@ -60,6 +61,20 @@ class TextEncoder:
     tokenizer: Tokenizer
     length: int
     device: torch.device | str = "cpu"
+    layer: int = -1
+
+    def stopped_at(self, layer: int) -> "TextEncoder":
+        """Return the encoder that ends in another layer ("clip skip 2" is layer -2).
+
+        Raises:
+            ExecutionError: It has fewer layers.
+        """
+        layers = len(self._named("encoder").layers)
+        if not -layers <= layer <= -1:
+            raise ExecutionError(
+                f"stop_at_clip_layer={layer}: this text encoder has {layers} layers; use {-layers} to -1"
+            )
+        return self if layer == self.layer else replace(self, key=f"{self.key} @ {layer}", layer=layer)
 
     def chunks(self, text: str) -> list[Chunk]:
         """Tokenise a weighted prompt; an empty one gives one chunk of padding.
@@ -109,9 +124,20 @@ class TextEncoder:
         outputs: dict[tuple[int, ...], Tensor] = {}
         for start in range(0, len(rows), _ROWS):
             some = rows[start : start + _ROWS]
-            states = self.model(torch.tensor(some, device=self.device)).last_hidden_state.float()
-            outputs.update(zip(some, states, strict=True))
+            outputs.update(zip(some, self._states(torch.tensor(some, device=self.device)), strict=True))
         return outputs
+
+    def _states(self, ids: Tensor) -> Tensor:
+        if self.layer == -1:
+            states: Tensor = self.model(ids).last_hidden_state
+        else:
+            hidden = self.model(ids, output_hidden_states=True).hidden_states
+            states = self._named("final_layer_norm")(hidden[self.layer])
+        return states.float()
+
+    def _named(self, name: str) -> Any:
+        """Return a part of the model; older transformers keep it under "text_model.", newer ones do not."""
+        return getattr(getattr(self.model, "text_model", self.model), name)
 
     def _weighted(self, chunk: Chunk, outputs: dict[tuple[int, ...], Tensor], empty: Chunk) -> Tensor:
         plain = outputs[chunk.ids]

@@ -14,9 +14,9 @@ _TRIES = 1000
 def random_flow(domain: Domain, schema: Schema, rng: Random) -> Flow:
     """Return a random valid flow of a domain over the core classes.
 
-    Checkpoints, LoRAs upon any of them, texts of either role upon any text encoder, a chain of sampling
-    passes with latent upscaling between some, decoding by any VAE, image upscaling and sharpening, encoding
-    and another chain: drawn piece by piece, thrown away and drawn anew if the whole breaks a bound.
+    Checkpoints, LoRAs and patches upon any of them, texts of either role upon any text encoder, a chain of
+    sampling passes with latent upscaling between some, decoding by any VAE, image upscaling and sharpening,
+    encoding and another chain: drawn piece by piece, thrown away and drawn anew if the whole breaks a bound.
 
     Args:
         domain: Over the core classes.
@@ -62,6 +62,10 @@ class _Draft:
             place = self.add("LoraLoader", model=rng.choice(models), clip=rng.choice(clips))
             models.append(Link(place, 0))
             clips.append(Link(place, 1))
+        for _ in range(rng.randint(0, self.left("RescaleCFG"))):
+            models.append(Link(self.add("RescaleCFG", model=rng.choice(models)), 0))
+        for _ in range(rng.randint(0, self.left("CLIPSetLastLayer"))):
+            clips.append(Link(self.add("CLIPSetLastLayer", clip=rng.choice(clips)), 0))
         self.models = models
         number = rng.randint(1, most["CLIPTextEncode"] - 1)
         self.positives = [self.text("positive", rng.choice(clips)) for _ in range(number)]
@@ -101,7 +105,7 @@ class _Draft:
             image = Link(self.add("ImageScaleBy", image=image), 0)
         if self.left("ImageUpscaleWithModel") and rng.random() < 0.5:
             upscalers = [p for p, node in enumerate(self.nodes) if node.class_type == "UpscaleModelLoader"]
-            if not upscalers or self.left("UpscaleModelLoader") and rng.random() < 0.5:
+            if not upscalers or (self.left("UpscaleModelLoader") and rng.random() < 0.5):
                 upscalers = [self.add("UpscaleModelLoader")]
             model = Link(rng.choice(upscalers), 0)
             image = Link(self.add("ImageUpscaleWithModel", upscale_model=model, image=image), 0)

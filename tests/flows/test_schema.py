@@ -14,7 +14,7 @@ from tests.flows.records import recorded
 CORE = (
     "CheckpointLoaderSimple", "LoraLoader", "CLIPTextEncode", "EmptyLatentImage", "KSampler",
     "LatentUpscaleBy", "VAEDecode", "ImageScaleBy", "SaveImage", "VAELoader", "VAEEncode",
-    "UpscaleModelLoader", "ImageUpscaleWithModel", "ImageSharpen",
+    "UpscaleModelLoader", "ImageUpscaleWithModel", "ImageSharpen", "RescaleCFG", "CLIPSetLastLayer",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ To add one, write a file with ``@register("ClassName")`` and import it here.
 
 from flowsmith.execution.nodes import (
     checkpoint_loader_simple,
+    clip_set_last_layer,
     clip_text_encode,
     empty_latent_image,
     image_scale_by,
@@ -13,6 +14,7 @@ from flowsmith.execution.nodes import (
     ksampler,
     latent_upscale_by,
     lora_loader,
+    rescale_cfg,
     save_image,
     upscale_model_loader,
     vae_decode,
@@ -26,6 +28,7 @@ __all__ = [
     "NodeType",
     "Row",
     "checkpoint_loader_simple",
+    "clip_set_last_layer",
     "clip_text_encode",
     "empty_latent_image",
     "find_node",
@@ -35,6 +38,7 @@ __all__ = [
     "ksampler",
     "latent_upscale_by",
     "lora_loader",
+    "rescale_cfg",
     "save_image",
     "upscale_model_loader",
     "vae_decode",

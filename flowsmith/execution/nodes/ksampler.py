@@ -58,6 +58,7 @@ def sample(rows: Sequence[Row], library: ModelLibrary) -> list[tuple[Any, ...]]:
         [float(row["cfg"]) for row in rows for _ in images],
         model.device,
         model.dtype,
+        model.rescale,
     )
     x = sampler(denoiser, x, sigmas, StepNoise(seeds, shape, model.device))
     return [(part,) for part in torch.split(model.latent.out_of_model(x), shape[0])]
