@@ -12,6 +12,7 @@ from callbacks.guided_sampling import GuidedSampling
 from callbacks.image_metrics import ImageMetrics
 from callbacks.scored_flow_writer import ScoredFlowWriter
 from flowsmith.candidates import CandidateBatch
+from flowsmith.evaluation.dense_block import DenseBlock
 from flowsmith.evaluation.kept_pictures import KeptPictures
 from flowsmith.evaluation.sample_sheets import rows_of, write_sheets
 from flowsmith.files import atomic_write
@@ -29,10 +30,22 @@ class EvaluationReport(CandidateCallback):
         scored_flows: Training rows; flows of other structure are counted as novel.
         domain: YAML file of what may be chosen; its codec counts tokens.
         pictures: Prompts on the sheet of samples.
+        dense: Scored flows of a dense block (every prompt with the same flows and as many seeds), rendered and judged
+            as here: what its best flow for each prompt scores is the table's ceiling, over the prompts that both have.
+        held_out_preference: Name of a judge outside the score; win rates are told by it, beside those by the score.
     """
 
-    def __init__(self, scored_flows: str, domain: str, pictures: int = 8) -> None:
+    def __init__(
+        self,
+        scored_flows: str,
+        domain: str,
+        pictures: int = 8,
+        dense: str | None = None,
+        held_out_preference: str | None = None,
+    ) -> None:
         self._scored_flows, self._domain, self._pictures = scored_flows, domain, pictures
+        self._dense, self._preference = dense, held_out_preference
+        self._block: DenseBlock | None = None
         self._shown: dict[str, str] = {}  # prompt id -> text
         self._kept: KeptPictures | None = None
 
@@ -47,16 +60,19 @@ class EvaluationReport(CandidateCallback):
         """Check what is listed before, and ask again for pictures that an earlier start did not keep.
 
         Raises:
-            CallbackOrderError: No rows, or none with scores, or no prompts would be there at the end.
+            CallbackOrderError: No rows, or none with scores, or no prompts would be there at the end, or the named
+                preference is not held out.
+            DenseBlockError: The dense block is no ceiling of this evaluation.
         """
         writers = earlier(trainer, self, ScoredFlowWriter)
         if not writers:
             raise CallbackOrderError(
                 "EvaluationReport reads at the end what ScoredFlowWriter joins: list ScoredFlowWriter before it"
             )
-        if not any(writer.fits_score for writer in writers) and not any(
-            metrics.score for metrics in earlier(trainer, self, ImageMetrics)
-        ):
+        metrics = earlier(trainer, self, ImageMetrics)
+        scores = [one.score for one in metrics if one.score is not None]
+        fitted = any(writer.fits_score for writer in writers)
+        if not fitted and not scores:
             raise CallbackOrderError(
                 "EvaluationReport compares scores, and no row would have one: give ImageMetrics its score=, "
                 "or ScoredFlowWriter its score_weights="
@@ -67,6 +83,17 @@ class EvaluationReport(CandidateCallback):
             raise CallbackOrderError(
                 "EvaluationReport shows the first prompts of the data, and these have none: use DesignPrompts"
             )
+        self._check_preference(metrics, writers)
+        if self._dense is not None:
+            if fitted or not scores:
+                raise CallbackOrderError(
+                    f"dense={self._dense}: its scores and this run's need one scale, which a score fitted at the end "
+                    "is not; give ImageMetrics the score= of the collection, and ScoredFlowWriter no score_weights="
+                )
+            from flowsmith.evaluation.dense_oracle import ceiling_block
+
+            ids = [prompt.id for prompt in prompts]
+            self._block = ceiling_block(self._dense, ids, scores[-1], *writers[-1].versions)
         self._shown = {prompt.id: prompt.text for prompt in prompts[: self._pictures]}
         self._kept = KeptPictures(Path(trainer.default_root_dir) / "pictures")
         module: Any = pl_module
@@ -75,6 +102,24 @@ class EvaluationReport(CandidateCallback):
             module.finished -= {
                 id for id in rows["sample_id"].to_pylist() if not self._kept.path(id).is_file()
             }
+
+    def _check_preference(self, metrics: list[ImageMetrics], writers: list[ScoredFlowWriter]) -> None:
+        """Check that the preference that was named is there, and not in the score."""
+        if self._preference is None:
+            return
+        judges = [judge.name for one in metrics for judge in one.judges]
+        if self._preference not in judges:
+            raise CallbackOrderError(
+                f"held_out_preference={self._preference!r}: no judge of that name; list it under ImageMetrics, or "
+                f"name one of {', '.join(judges)}"
+            )
+        weighed = {name for one in metrics if one.score for name in one.score.judges}
+        weighed |= {name for writer in writers for name in writer.weighs}
+        if self._preference in weighed:
+            raise CallbackOrderError(
+                f"held_out_preference={self._preference!r}: the score weighs it, so it is not held out; name a judge "
+                "that the score does not know"
+            )
 
     def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
         """Keep the pictures of the prompts that are shown."""
@@ -90,13 +135,17 @@ class EvaluationReport(CandidateCallback):
         """Compare."""
         if not trainer.is_global_zero:
             return
-        from flowsmith.evaluation.report import dumps, evaluation_results, evaluation_table, ranked
+        from flowsmith.evaluation.report import evaluation_results
+        from flowsmith.evaluation.report_table import evaluation_table, oracle_note, ranked
+        from flowsmith.evaluation.strict_json import dumps
         from flowsmith.run_folder import git_revision
 
         folder = Path(trainer.default_root_dir)
         module: Any = pl_module
         table = read_scored_flows(folder / "export" / "scored_flows.parquet")
-        results = evaluation_results(table, self._codec, self._known)
+        results = evaluation_results(
+            table, self._codec, self._known, preference=self._preference, dense=self._block
+        )
         results |= {
             "samples_per_prompt": module.samples,
             "seeds": {
@@ -111,6 +160,8 @@ class EvaluationReport(CandidateCallback):
         if self._kept is not None:
             write_sheets(folder, table, self._shown, ranked(results), self._kept, self._codec.schema)
         print(evaluation_table(results), flush=True)
+        if self._block is not None:
+            print(oracle_note(results), flush=True)
         print(
             f"{folder / 'results.json'}: {results['prompts']} prompts, {module.samples} samples each",
             flush=True,

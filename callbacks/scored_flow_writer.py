@@ -63,10 +63,10 @@ class ScoredFlowWriter(CandidateCallback):
         if any(folder.glob("*.parquet")):  # failed rows are of a version too
             there = read_scored_flows(folder)
             versions = set(zip(there["renderer"].to_pylist(), there["weights"].to_pylist(), strict=True))
-            if versions != {self._versions}:
+            if versions != {self.versions}:
                 raise MixedVersionsError(
                     f"{folder}: its rows are of renderer and weights {versions}, this run renders with "
-                    f"{self._versions}; start again with --fresh, or under another --run_name"
+                    f"{self.versions}; start again with --fresh, or under another --run_name"
                 )
             if trainer.is_global_zero:
                 print(f"{folder}: {len(self._writer.finished)} samples are there already", flush=True)
@@ -87,7 +87,7 @@ class ScoredFlowWriter(CandidateCallback):
             missing = sorted((self._score_weights or {}).keys() - candidate.judges.keys())
             if missing and candidate.error is None:
                 candidate.fail(f"{missing[0]}=nan")  # a judge of the score must not abstain
-        renderer, weights = self._versions
+        renderer, weights = self.versions
         self._writer.add(
             ScoredFlow.from_candidate(c, renderer=renderer, weights=weights) for c in batch.candidates
         )
@@ -133,12 +133,17 @@ class ScoredFlowWriter(CandidateCallback):
         trainer.strategy.barrier()
 
     @property
+    def weighs(self) -> frozenset[str]:
+        """The judges of the score that is fitted at the end; none if rows keep theirs."""
+        return frozenset(self._score_weights or {})
+
+    @property
     def fits_score(self) -> bool:
         """Whether rows are scored at the end, whatever score they have."""
         return self._score_weights is not None
 
     @cached_property
-    def _versions(self) -> tuple[str, str]:
+    def versions(self) -> tuple[str, str]:
         """The renderer's version and one hash over the weights of renderer and judges."""
         assert self._execution is not None  # set where predict starts
         executor = self._execution.executor

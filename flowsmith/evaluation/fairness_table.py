@@ -86,4 +86,6 @@ def fairness_table(results: dict[str, Any]) -> str:
 
 def _interval(measure: dict[str, Any]) -> str:
     low, high = (math.nan if end is None else end for end in measure["ci95"])
+    if math.isnan(measure["value"]):
+        return "-"
     return f"{measure['value']:+.2f} ({low:+.2f} to {high:+.2f})"

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowsmith.evaluation.contact_sheet import Sample, contact_sheet
+from flowsmith.evaluation.designer_summary import parsed
 from flowsmith.evaluation.flow_picture import flow_figure
 from flowsmith.evaluation.kept_pictures import KeptPictures
-from flowsmith.evaluation.report import parsed
 from flowsmith.files import atomic_write
 from flowsmith.flows import Flow, Schema
 
