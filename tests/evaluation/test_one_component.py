@@ -9,7 +9,7 @@ import pytest
 
 from flowsmith.evaluation.component_kinds import KINDS
 from flowsmith.evaluation.one_component import one_component_pairs, schema_of
-from flowsmith.flows import Flow, Schema
+from flowsmith.flows import Flow
 
 Graph = dict[str, dict[str, Any]]
 
@@ -122,6 +122,19 @@ NODES = {
     "upscale_image": (plain(), after_decoding(plain(), SCALE), "ImageScaleBy(lanczos, 2.0)"),
     "sharpen": (plain(), after_decoding(plain(), SHARPEN), "ImageSharpen(1, 1.0, 1.0)"),
     "upscale_model": (plain(), upscaled(ESRGAN), "ImageUpscaleWithModel()"),
+    "clip_skip": (
+        plain(),
+        {
+            "skip": node("CLIPSetLastLayer", clip=["ckpt", 1], stop_at_clip_layer=-2),
+            **plain(pos__clip=["skip", 0], neg__clip=["skip", 0]),
+        },
+        "CLIPSetLastLayer(-2)",
+    ),
+    "rescale_cfg": (
+        plain(),
+        {"rescale": node("RescaleCFG", model=["ckpt", 0], multiplier=0.7), **plain(sample__model=["rescale", 0])},
+        "RescaleCFG(0.7)",
+    ),
 }  # fmt: skip
 
 
@@ -197,26 +210,3 @@ def test_the_miniatures_flows() -> None:
     assert ("default", "hires_fix") in [pair[:2] for pair in found["second_pass"]]
     pairs = [frozenset(pair[:2]) for those in found.values() for pair in those]
     assert len(pairs) == len(set(pairs))
-
-
-def test_nodes_of_kinds_that_the_executor_may_not_know_yet() -> None:
-    """Clip skip and rescaled guidance are found by the schema's types alone."""
-    dump = Schema.core().to_object_info()
-    dump["CLIPSetLastLayer"] = {
-        "input": {"required": {"clip": ["CLIP"], "stop_at_clip_layer": ["INT"]}}, "output": ["CLIP"]
-    }  # fmt: skip
-    dump["RescaleCFG"] = {
-        "input": {"required": {"model": ["MODEL"], "multiplier": ["FLOAT"]}},
-        "output": ["MODEL"],
-    }
-    schema = Schema.from_object_info(dump).restrict(choices={"CheckpointLoaderSimple.ckpt_name": ["base"]})
-    skip = {"skip": node("CLIPSetLastLayer", clip=["ckpt", 1], stop_at_clip_layer=-2), **plain()}
-    rescaled = {"rescale": node("RescaleCFG", model=["ckpt", 0], multiplier=0.7), **plain()}
-    graphs = {
-        "plain": plain(),
-        "skip": changed(skip, pos__clip=["skip", 0], neg__clip=["skip", 0]),
-        "rescaled": changed(rescaled, sample__model=["rescale", 0]),
-    }
-    found = one_component_pairs({n: Flow.from_template(g, schema) for n, g in graphs.items()}, schema)
-    assert [p.change for p in found["clip_skip"]] == ["+ CLIPSetLastLayer(-2)"]
-    assert [p.change for p in found["rescale_cfg"]] == ["+ RescaleCFG(0.7)"]
