@@ -142,7 +142,7 @@ class _Writer:
         if place in self.done:
             raise CodecError("an output node feeds another; link what it shows instead")
         node = self.flow.nodes[place]
-        production = self.language.find(node.class_type, need)
+        production = self.language.find(node, need)
         self.out.append(token)
         extra = {name for name, _ in node.inputs} - {slot.name for slot in production.slots}
         if extra:
@@ -162,15 +162,13 @@ class _Writer:
 
     def _link(self, link: Link, need: Need) -> None:
         if link.node not in self.done:
-            self._node(
-                link.node,
-                self._token(class_token(self._class(self.flow.nodes[link.node].class_type), link.slot)),
-                need,
-            )
+            node = self.flow.nodes[link.node]
+            name = class_token(self._class(node.class_type), link.slot, self.language.use(node))
+            self._node(link.node, self._token(name), need)
             return
         back = 0
         for place in reversed(self.done):
-            production = self.language.find(self.flow.nodes[place].class_type, self.uses[place])
+            production = self.language.find(self.flow.nodes[place], self.uses[place])
             if production.need is None:
                 continue
             for slot in range(len(production.outputs) - 1, -1, -1):

@@ -10,6 +10,7 @@ from flowsmith.flows.flow import Flow, Link, Node, Value
 from flowsmith.flows.issues import FlowError, FlowIssue, whole
 from flowsmith.flows.roles import node_roles
 from flowsmith.flows.schema import Schema
+from flowsmith.flows.stages import LATENT, SHARED, use_of
 from flowsmith.flows.validate import validate
 
 # What a variant changes; sizes and the structure of passes stay as their author meant them.
@@ -24,6 +25,11 @@ VARIED = frozenset(
         "cfg",
         "steps",
         "text",
+        "multiplier",
+        "stop_at_clip_layer",
+        "vae_name",
+        "sigma",
+        "alpha",
     }
 )
 _LORA = "LoraLoader"
@@ -74,8 +80,9 @@ def augment(
     """Return the base flows and random variants of them, evenly over the bases.
 
     A variant differs from its base in one or more of checkpoint, LoRA (swapped, put in, taken out,
-    strengths), sampler, scheduler, guidance, steps and texts. Each is valid, in the domain, and no two have
-    one key.
+    strengths), sampler, scheduler, guidance, steps, texts, and the values of patches, VAE and sharpening where
+    there are any; nodes that walk one way change their steps, sampler and scheduler together. Each is valid,
+    in the domain, and no two have one key.
 
     Args:
         base_flows: Flows of the domain, by name.
@@ -149,9 +156,20 @@ def _swap(flow: Flow, domain: Domain, schema: Schema, rng: Random) -> Flow:
     if not places:
         return flow
     place, name, others = rng.choice(places)
-    nodes = list(flow.nodes)
-    nodes[place] = _with(nodes[place], {name: rng.choice(others)})
+    value, nodes = rng.choice(others), list(flow.nodes)
+    for part in _way(flow, place) if name in SHARED else [place]:
+        nodes[part] = _with(nodes[part], {name: value})
     return Flow.from_nodes(nodes, schema)
+
+
+def _way(flow: Flow, place: int) -> list[int]:
+    """Return the places of the nodes that walk one way with a node (see `stages`), its own among them."""
+    firsts = {p: p for p, node in enumerate(flow.nodes) if use_of(node) == "first"}
+    for p, node in enumerate(flow.nodes):
+        link = node.get(LATENT)
+        if use_of(node) == "last" and isinstance(link, Link):
+            firsts[p] = link.node
+    return [p for p in range(len(flow.nodes)) if p == place or firsts.get(p, -1) == firsts.get(place, place)]
 
 
 def _insert_lora(flow: Flow, domain: Domain, schema: Schema, rng: Random) -> Flow:

@@ -32,7 +32,8 @@ class Domain:
         max_pixels: Most pixels that any latent (in image pixels) or image may have.
         max_pixel_steps: Most steps x pixels, summed over sampling nodes.
         sample_empty_latents: Whether an empty latent must be sampled with full denoise, and before it is
-            decoded; otherwise flows that decode noise are in the domain.
+            decoded, and what a KSamplerAdvanced leaves of the noise be taken away by another (see `stages`);
+            otherwise flows that decode noise are in the domain.
         upscale_factors: How many times wider and higher a picture comes out of each upscale model, by file
             name: bounds on pixels are checked with it, and a schema does not tell it.
     """

@@ -8,6 +8,7 @@ from flowsmith.flows.issues import FlowIssue, IssueType, nearest, whole
 from flowsmith.flows.roles import node_roles, slot_role
 from flowsmith.flows.schema import Schema
 from flowsmith.flows.sizes import SIZE_RULES, flow_sizes
+from flowsmith.flows.stage_check import stage_issues
 
 if TYPE_CHECKING:
     from flowsmith.flows.domain import Domain
@@ -39,7 +40,8 @@ def domain_issues(flow: Flow, schema: Schema, domain: "Domain") -> list[FlowIssu
         for name, n in counts.items()
         if n > domain.classes[name]
     ]
-    return issues + _value_issues(flow, schema, domain) + _size_issues(flow, schema, domain)
+    issues += _value_issues(flow, schema, domain) + _size_issues(flow, schema, domain)
+    return issues + stage_issues(flow) if domain.sample_empty_latents else issues
 
 
 def _value_issues(flow: Flow, schema: Schema, domain: "Domain") -> list[FlowIssue]:
@@ -84,7 +86,7 @@ def _value_issues(flow: Flow, schema: Schema, domain: "Domain") -> list[FlowIssu
 
 def _size_issues(flow: Flow, schema: Schema, domain: "Domain") -> list[FlowIssue]:
     issues: list[FlowIssue] = []
-    sizes = flow_sizes(flow.nodes, domain.upscale_factors)
+    sizes = flow_sizes(flow.nodes, domain)
     most = max((size.area for size in sizes), default=0.0)
     if most > domain.max_pixels * SLACK:
         message = f"{most:g} pixels, at most {domain.max_pixels:g} allowed; choose a smaller size or scale"
@@ -104,8 +106,8 @@ def _size_issues(flow: Flow, schema: Schema, domain: "Domain") -> list[FlowIssue
         name = rule.denoise or rule.through
         given = node.get(rule.denoise) if rule.denoise else "an empty latent"
         decodes = "LATENT" not in schema.node(node.class_type).outputs
-        if decodes or (rule.denoise and given != 1.0):
-            allowed = "sample it first" if decodes else "1.0 for an empty latent"
+        if decodes or (rule.denoise and given != rule.full):
+            allowed = "sample it first" if decodes else f"{rule.full} for an empty latent"
             where = f"node {place + 1} ({node.class_type})"
             message = f"{where}: {name}={given!r} leaves noise in the picture; {allowed}"
             issues.append(FlowIssue("noise_left", str(place + 1), name, given, allowed, message))

@@ -7,6 +7,7 @@ from flowsmith.flows.flow import Value
 from flowsmith.flows.issues import nearest
 from flowsmith.flows.schema import InputSpec, NodeType, Schema
 from flowsmith.flows.sizes import SIZE_RULES, SIZED_TYPES, SizeRule
+from flowsmith.flows.stages import ADD, END, LEAVE, STAGED, START, Stages
 from flowsmith.flows.validate import validate
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ def check_against_schema(domain: "Domain", schema: Schema) -> None:
             raise DomainError(
                 f"classes: {name!r} has no rule of size; give it one in flowsmith/flows/sizes.py"
             )
-        denoise = SIZE_RULES[name].denoise if name in SIZE_RULES else None
-        if domain.sample_empty_latents and denoise and 1.0 not in domain.values[f"{name}.{denoise}"]:
-            raise DomainError(f"values: '{name}.{denoise}' lacks 1.0, which empty latents need; add it")
+        rule = SIZE_RULES.get(name, SizeRule())
+        target = f"{name}.{rule.denoise}"
+        if domain.sample_empty_latents and rule.denoise and rule.full not in domain.values[target]:
+            raise DomainError(f"values: {target!r} lacks {rule.full}, which empty latents need; add it")
     _check_factors(domain)
+    if domain.sample_empty_latents and STAGED in domain.classes:
+        _check_stages(domain)
 
 
 def _check_value(target: str, spec: InputSpec, value: Value) -> None:
@@ -73,3 +77,29 @@ def _check_factors(domain: "Domain") -> None:
     for name in domain.upscale_factors:
         if name not in files:
             raise DomainError(f"upscale_factors: {name!r} is no upscale model here; {nearest(name, files)}")
+
+
+def _check_stages(domain: "Domain") -> None:
+    """Check that every value of a KSamplerAdvanced has a place in some flow (see `stages`)."""
+    stages = Stages(domain.values)
+    for name, value, there in ((ADD, "enable", stages.adds), (LEAVE, "disable", stages.leaves)):
+        if value not in there:
+            raise DomainError(f"values: '{STAGED}.{name}' lacks {value!r}, which every picture needs; add it")
+    if not max(stages.ends) > 0:
+        raise DomainError(
+            f"values: '{STAGED}.{END}' lets nothing be sampled; add a step, or 10000 for the last"
+        )
+    goes_on, leaves = "disable" in stages.adds, "enable" in stages.leaves
+    if goes_on != leaves:
+        lacks, value, has, other = (
+            (LEAVE, "enable", ADD, "disable") if goes_on else (ADD, "disable", LEAVE, "enable")
+        )
+        raise DomainError(
+            f"values: '{STAGED}.{has}' has {other!r}, but '{STAGED}.{lacks}' lacks {value!r}, without which "
+            f"noise is left or lacking; add {value!r}, or take {other!r} out"
+        )
+    if goes_on and not any(stages.handovers(steps) for steps in stages.steps):
+        raise DomainError(
+            f"values: no step is in both '{STAGED}.{START}' and '{STAGED}.{END}', above 0, below some of "
+            f"'{STAGED}.steps' and below another end, so no node can go on where another stops; add one"
+        )

@@ -15,6 +15,7 @@ from flowsmith.flows.codec import Codec
 from flowsmith.flows.domain_check import SLACK
 from flowsmith.flows.language import Need
 from flowsmith.flows.plan import Plan
+from flowsmith.flows.stage_tokens import StageTokens
 from flowsmith.flows.state import Frame, Given, Out, State
 from flowsmith.flows.twins import Twins
 
@@ -45,6 +46,7 @@ class Grammar:
         self.codec, self.budget = codec, budget
         self._language = codec.language
         self._plan = Plan(self._language)
+        self._plans = [self._plan, *self._plan.others()]
         names = sorted({pool for p in self._language.productions for pool in p.outputs}, key=str)
         self._pools = {pool: place for place, pool in enumerate(names)}
         self._tokens = {token: place for place, token in enumerate(self._language.references)}
@@ -52,11 +54,8 @@ class Grammar:
         domain = codec.domain
         self._max_pixels = domain.max_pixels * SLACK
         self._max_spent = domain.max_pixel_steps * SLACK
-        self._full = {
-            token
-            for token, value in self._language.meanings.items()
-            if value == 1.0 and not isinstance(value, bool)
-        }
+        stages = self._language.stages
+        self._stages = StageTokens(self._language, stages) if stages else None
         self._cached = lru_cache(maxsize=_CACHED_STATES)(self._compute)
         self._start = State((), (), ((),) * len(names), 0, 0, 0, 0.0, False)
         if not self.allowed(self._start):
@@ -197,7 +196,8 @@ class Grammar:
             suspects |= {t for t, p in makers.items() if self._language.productions[p].class_type in names}
         if not suspects:
             return tokens
-        spare = self.budget - state.used - 2 - self._completion(state, len(inputs) + 1)[0]
+        least = min(self._completion(plan, state, len(inputs) + 1)[0] for plan in self._plans)
+        spare = self.budget - state.used - 2 - least
         kept = []
         for token in tokens:
             if token not in suspects:
@@ -226,21 +226,25 @@ class Grammar:
         """Return the values that may fill the next slot; the budget cannot be short here, only sizes can."""
         place = len(top.inputs)
         production = self._language.productions[top.production]
-        slot = production.slots[place]
-        if (
-            slot.name == production.rule.denoise
-            and not top.sampled
-            and self.codec.domain.sample_empty_latents
-        ):
-            return [token for token in slot.values if token in self._full]
+        slot, rule = production.slots[place], production.rule
+        tokens = list(slot.values)
+        if slot.name == rule.denoise and not top.sampled and self.codec.domain.sample_empty_latents:
+            tokens = [token for token in tokens if self._language.meanings[token] == rule.full]
+        if production.use and self._stages:
+            tokens = self._stages.values(state, tokens)
         bearing = self._plan.sizings[top.production].slots.get(place)
         if bearing is None:
-            return list(slot.values)
+            return tokens
         kind, least, values = bearing
-        owed = self._completion(state, place + 1)[2] + state.spent + top.owed
+        planned = self._planned(state, place + 1, state.counts)
+        assert (
+            planned is not None
+        )  # what is open keeps to some plan, and a value takes the token that it counts
+        owed = planned + state.spent + top.owed
         area = top.area * top.scale
         found = []
-        for token, value in values.items():
+        for token in tokens:
+            value = values[token]
             out = area if kind == "steps" else area / least * value
             steps = value if kind == "steps" else top.steps
             if out <= top.limit and owed + (top.weight + steps) * out <= self._max_spent:
@@ -253,18 +257,20 @@ class Grammar:
         if not outs:
             return {}
         place = len(top.inputs)
-        tokens, counts, pixel_steps = self._completion(state, place + 1)
-        if state.used + tokens + 2 > self.budget or self._too_many(state.counts + counts):
+        planned = self._planned(state, place + 1, state.counts)
+        if planned is None:
             return {}
         sizing = self._plan.sizings[top.production]
         bears = place in (sizing.through, sizing.upscaler)
         by = top.area if place == sizing.upscaler else top.scale
-        spent = state.spent + top.owed + pixel_steps + (0.0 if bears else top.cost)
+        spent = state.spent + top.owed + planned + (0.0 if bears else top.cost)
         found: dict[int, Given] = {}
         for token, out in zip(self._language.references, reversed(outs), strict=False):
             area = out.area * by if bears else 0.0
             fits = area <= top.limit and spent + (top.weight + top.steps) * area <= self._max_spent
-            if fits and (out.sampled or not need.sampled):
+            if not fits or not out.meets(need):
+                continue
+            if self._stages is None or not need.noisy or self._stages.fits(state, out):
                 found[token] = (out.node, out.slot)
         return found
 
@@ -275,27 +281,39 @@ class Grammar:
             return False
         frame = self._frame(state, 0, place)
         slot = len(state.frames[-1].inputs) + 1 if state.frames else 0
-        tokens, planned, pixel_steps = self._completion(state, slot, place)
+        planned = self._planned(state, slot, counts, place)
         return (
-            state.used + tokens + 2 <= self.budget
-            and not self._too_many(counts + planned)
+            planned is not None
             and frame.area * frame.scale <= frame.limit
-            and state.spent + frame.owed + frame.cost + pixel_steps <= self._max_spent
+            and state.spent + frame.owed + frame.cost + planned <= self._max_spent
         )
 
     def _too_many(self, counts: int) -> bool:
         return (self._plan.limits - counts) & self._plan.guard != self._plan.guard
 
-    def _completion(self, state: State, slot: int, new: int = -1) -> tuple[int, int, float]:
-        """Return tokens, counts and steps x pixels of the plan for all open nodes.
+    def _planned(self, state: State, slot: int, counts: int, new: int = -1) -> float | None:
+        """Return the least steps x pixels of a plan that keeps to the budget and, beside ``counts``, the classes.
+
+        The others are as for `_completion`; None if no plan does.
+        """
+        found: list[float] = []
+        for plan in self._plans:
+            tokens, planned, pixel_steps = self._completion(plan, state, slot, new)
+            if state.used + tokens + 2 <= self.budget and not self._too_many(counts + planned):
+                found.append(pixel_steps)
+        return min(found, default=None)
+
+    def _completion(self, plan: Plan, state: State, slot: int, new: int = -1) -> tuple[int, int, float]:
+        """Return tokens, counts and steps x pixels of a plan for all open nodes.
 
         Args:
+            plan: How to complete them.
             state: Where writing stands.
             slot: From which of its slots on the innermost open node is completed.
             new: Place of a production that is to be opened within it, or -1.
         """
         outer = len(state.frames) - 1
-        rest, available = self._plan.rest, state.available
+        rest, available = plan.rest, state.available
         tokens, counts, pixel_steps = 0, 0, 0.0
         if new >= 0:
             tokens, counts, available, pixel_steps = rest(new, 0, available)
@@ -346,7 +364,8 @@ class Grammar:
             if production.rule.file is None or area <= self._plan.sizings[top.production].area * SLACK:
                 available |= self._plan.gives[top.production]
             given = (len(nodes) - 1, top.slot)
-            out = Out(*given, area, top.sampled or production.rule.steps is not None)
+            sampled = top.sampled or production.rule.steps is not None
+            out = Out(*given, area, sampled, production.use == "first")
             if production.need is not None:
                 for number, pool in enumerate(production.outputs):
                     pools[self._pools[pool]] += (out._replace(slot=number),)

@@ -16,7 +16,7 @@ IssueType = Literal[
     "invalid_json", "invalid_graph", "invalid_node", "ui_format", "unknown_input", "literal_on_link_input",
     "value_not_finite", "value_off_step", "bad_template",
     "unsafe_path", "class_not_in_domain", "too_many_nodes", "value_not_in_domain", "text_not_in_domain",
-    "link_not_in_domain", "noise_left", "too_many_pixels", "too_many_pixel_steps",
+    "link_not_in_domain", "noise_left", "parts_do_not_fit", "too_many_pixels", "too_many_pixel_steps",
 ]  # fmt: skip
 
 

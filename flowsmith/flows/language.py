@@ -12,10 +12,11 @@ from json import dumps
 
 from flowsmith.errors import FlowsmithError
 from flowsmith.flows.domain import Domain
-from flowsmith.flows.flow import Value
+from flowsmith.flows.flow import Node, Value
 from flowsmith.flows.roles import Role, slot_role
 from flowsmith.flows.schema import InputSpec, NodeType, Schema
 from flowsmith.flows.sizes import SIZE_RULES, SIZED_TYPES, SizeRule
+from flowsmith.flows.stages import STAGED, Stages, Use, use_of
 
 END = "end"
 ABSENT = "absent"
@@ -36,16 +37,18 @@ class Need:
         type: ComfyUI's type.
         role: For a conditioning, what it is for.
         sampled: For a latent, whether it must not be empty any more.
+        noisy: For a latent, whether it must, or else must not, hold noise that was left (see `stages`).
     """
 
     type: str
     role: Role | None = None
     sampled: bool = False
+    noisy: bool = False
 
     @property
     def name(self) -> str:
         """How messages call it."""
-        words = [self.role or "", "sampled" if self.sampled else "", self.type]
+        words = [self.role or "", "sampled" * self.sampled, "noisy" * self.noisy, self.type]
         return " ".join(word for word in words if word)
 
     @property
@@ -66,13 +69,18 @@ class Slot:
 
 @dataclass(frozen=True)
 class Production:
-    """A node class as it is used for one need (None: as the end of a flow)."""
+    """A node class as it is used for one need (None: as the end of a flow) and, if it has several, in one use."""
 
     class_type: str
     need: Need | None
+    use: Use | None
     slots: tuple[Slot, ...]
     outputs: tuple[Pool, ...]
     rule: SizeRule
+
+    def place(self, name: str) -> int:
+        """Return which slot has that name."""
+        return next(place for place, slot in enumerate(self.slots) if slot.name == name)
 
 
 class Language:
@@ -85,16 +93,21 @@ class Language:
         roots: Token and place of the production per output class.
         makers: Per need, slot number within the class, token and place of each production that meets it.
         references: Ids of ``ref:0``, ``ref:1``, ...
+        stages: What parts of a way fit together, or None if the domain has none or keeps none together.
     """
 
     def __init__(self, schema: Schema, domain: Domain) -> None:
         self.schema = domain.restrict(schema)
         self.domain = domain
+        staged = STAGED in domain.classes and domain.sample_empty_latents
+        self.stages = Stages(domain.values) if staged else None
         optional = any(not spec.required for node in self.schema.nodes.values() for spec in node.flow_inputs)
         names = [END, ABSENT] if optional else [END]
         for name in domain.classes:
             node = self.schema.nodes[name]
-            names += dict.fromkeys(class_token(node, slot) for slot in range(max(1, len(node.outputs))))
+            uses: list[Use | None] = [*self.stages.uses()] if self.stages and name == STAGED else [None]
+            slots = range(max(1, len(node.outputs)))
+            names += dict.fromkeys(class_token(node, slot, use) for use in uses for slot in slots)
         most = max(
             (self._most(kind) for kind in {t for n in self.schema.nodes.values() for t in n.outputs}),
             default=0,
@@ -116,7 +129,7 @@ class Language:
         self.references = tuple(self.ids[f"ref:{k}"] for k in range(most))
         self.productions: list[Production] = []
         self.makers: dict[Need, list[tuple[int, int, int]]] = {}
-        self._places: dict[tuple[str, Need | None], int] = {}
+        self._places: dict[tuple[str, Need | None, Use | None], int] = {}
         outputs = [name for name in domain.classes if self.schema.nodes[name].is_output]
         self.roots = [(self.ids[name], self._production(name, None)) for name in outputs]
         if not self.roots:
@@ -148,49 +161,65 @@ class Language:
         own = self._value_tokens.get((f"{class_type}.{name}", f"{class_type}.{name}"))
         return own if own is not None else self._value_tokens.get(("", role or "positive"), ())
 
-    def find(self, class_type: str, need: Need | None) -> Production:
-        """Return a class as it is used for one need.
+    def find(self, node: Node, need: Need | None) -> Production:
+        """Return a node's class as it is used for one need.
 
         Raises:
             CodecError: It cannot meet it within the domain.
         """
-        if (class_type, need) not in self._places:
+        key = (node.class_type, need, self.use(node))
+        if key not in self._places:
             wanted = need.name if need else "flow"
-            raise CodecError(f"{class_type}: cannot give a {wanted}; check the flow against the domain")
-        return self.productions[self._places[class_type, need]]
+            raise CodecError(f"{node.class_type}: cannot give a {wanted}; check the flow against the domain")
+        return self.productions[self._places[key]]
 
-    def _production(self, name: str, need: Need | None) -> int:
-        if (name, need) in self._places:
-            return self._places[name, need]
-        place = self._places[name, need] = len(self.productions)
+    def use(self, node: Node) -> Use | None:
+        """Return in which way a node is used, if parts of a way are kept together."""
+        return use_of(node) if self.stages else None
+
+    def _uses(self, name: str, need: Need) -> list[Use | None]:
+        """Return the uses of a class that meet a need."""
+        if self.stages is None or name != STAGED:
+            return [] if need.noisy else [None]
+        return [use for use in self.stages.uses() if (use == "first") == need.noisy]
+
+    def _production(self, name: str, need: Need | None, use: Use | None = None) -> int:
+        if (name, need, use) in self._places:
+            return self._places[name, need, use]
+        place = self._places[name, need, use] = len(self.productions)
         node = self.schema.nodes[name]
         rule = SIZE_RULES.get(name, SizeRule())
         role = need.role if need else None
         outputs = tuple((kind, role if kind == "CONDITIONING" else None) for kind in node.outputs)
         slots: list[Slot] = []
-        self.productions.append(Production(name, need, (), outputs, rule))
+        self.productions.append(Production(name, need, use, (), outputs, rule))
         for spec in node.flow_inputs:
-            wanted = self._need(spec, node, need) if spec.kind == "link" else None
+            wanted = self._need(spec, node, need, use) if spec.kind == "link" else None
             values = self.values(name, spec.name, role) if wanted is None else ()
+            if use is not None and self.stages is not None:
+                kept = self.stages.fixed(use, spec.name, [self.meanings[token] for token in values])
+                values = tuple(token for token in values if self.meanings[token] in kept)
             if values or (wanted is not None and self._met(wanted)):
                 slots.append(Slot(spec.name, values, wanted, not spec.required))
             elif spec.required:
                 raise CodecError(
                     f"{name}.{spec.name}: no class of the domain makes a {spec.type}; add one that does"
                 )
-        self.productions[place] = Production(name, need, tuple(slots), outputs, rule)
+        self.productions[place] = Production(name, need, use, tuple(slots), outputs, rule)
         order = [slot.name for slot in slots]
         for early, late in ((rule.through, rule.denoise), (rule.upscaler, rule.through)):
             if early and late and order.index(late) < order.index(early):
                 raise CodecError(f"{name}: {late} comes before {early}; the grammar needs it after")
         return place
 
-    def _need(self, spec: InputSpec, node: NodeType, need: Need | None) -> Need:
+    def _need(self, spec: InputSpec, node: NodeType, need: Need | None, use: Use | None) -> Need:
         if spec.type == "CONDITIONING":
             return Need(spec.type, slot_role(spec.name, need.role if need else None))
         rule = SIZE_RULES.get(node.name, SizeRule())
         if spec.type != "LATENT" or spec.name != rule.through or not self.domain.sample_empty_latents:
             return Need(spec.type)
+        if use == "last":
+            return Need(spec.type, noisy=True)
         inherited = need is not None and need.sampled and rule.steps is None
         return Need("LATENT", sampled="LATENT" not in node.outputs or inherited)
 
@@ -202,22 +231,28 @@ class Language:
             if need.type in node.outputs
             and not node.is_output
             and not (need.sampled and SIZE_RULES.get(node.name, SizeRule()).source)
+            and self._uses(node.name, need)
         ]
         if need not in self.makers:
             makers = self.makers[
                 need
             ] = []  # stands there before it is filled: productions may need themselves
             for node in nodes:
-                place = self._production(node.name, need)
-                slots = [slot for slot, kind in enumerate(node.outputs) if kind == need.type]
-                makers += [(slot, self.ids[class_token(node, slot)], place) for slot in slots]
+                for use in self._uses(node.name, need):
+                    place = self._production(node.name, need, use)
+                    slots = [slot for slot, kind in enumerate(node.outputs) if kind == need.type]
+                    makers += [(slot, self.ids[class_token(node, slot, use)], place) for slot in slots]
         return bool(nodes)
 
 
-def class_token(node: NodeType, slot: int) -> str:
-    """Name the token of a new node by the output that is linked: its class, unless a type comes out twice."""
+def class_token(node: NodeType, slot: int, use: Use | None) -> str:
+    """Name the token of a new node by the output that is linked: its class, unless a type comes out twice.
+
+    What a node needs must follow from its token, so the last part of a way, which goes on with what another
+    node leaves, has one of its own.
+    """
     first = not node.outputs or node.outputs.index(node.outputs[slot]) == slot
-    return node.name if first else f"{node.name}#{slot}"
+    return (node.name if first else f"{node.name}#{slot}") + ":continue" * (use == "last")
 
 
 def is_sized(need: Need) -> bool:

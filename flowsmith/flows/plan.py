@@ -5,7 +5,8 @@ something without a size takes a reference if any output of its pool is complete
 image does, the class that completes in the fewest tokens. Following the plan from a state leads to states
 whose plan is the rest of it. So a state whose plan keeps every limit is never a dead end, and a token is
 allowed if it leads to such a state. (Where a class is nearly used up or the budget nearly spent, a cleverer
-completion than the plan may exist; such a token is refused although it need not be.)
+completion than the plan may exist; such a token is refused although it need not be. Where one class can stand
+in for another, there is a second plan that does so, and a state may keep to either.)
 """
 
 from dataclasses import dataclass
@@ -62,6 +63,10 @@ class Sizing:
 class Plan:
     """Costs of completion for one language; see the module's text.
 
+    Args:
+        language: Its productions are what is completed with.
+        avoid: A class that no plan uses, unless it is there already.
+
     Attributes:
         sizings: Per production.
         units: Per production, one node of its class as packed count.
@@ -72,8 +77,8 @@ class Plan:
         makers: Per need and class token, the output slot that is linked and the production.
     """
 
-    def __init__(self, language: Language) -> None:
-        self.language = language
+    def __init__(self, language: Language, avoid: str = "") -> None:
+        self.language, self._avoid = language, avoid
         pools = sorted({(n.type, n.role or "") for n in language.makers if not is_sized(n)})
         self._bits = {(kind, role or None): 1 << place for place, (kind, role) in enumerate(pools)}
         self.everything = (1 << len(pools)) - 1
@@ -95,6 +100,21 @@ class Plan:
         self.makers = {
             need: {token: (slot, p) for slot, token, p in found} for need, found in language.makers.items()
         }
+
+    def others(self) -> list["Plan"]:
+        """Return plans without one class that this one uses, where that can be; sizes are the same in all."""
+        productions, found = self.language.productions, list[Plan]()
+        choices = (productions[self._choice(need, 0)].class_type for need in self.language.makers)
+        for name in dict.fromkeys(choices):
+            try:
+                other = Plan(self.language, name)
+                for place in range(len(productions)):
+                    other.rest(place, 0, 0)
+            except CodecError:
+                continue  # nothing stands in for it
+            if other.sizings == self.sizings:
+                found.append(other)
+        return found
 
     def rest(self, production: int, slot: int, available: int) -> Cost:
         """Return what completing a node from one of its slots on takes."""
@@ -150,7 +170,7 @@ class Plan:
         key = (need, available)
         if key not in self._choices:
             depth = len(self.language.makers) + 1  # a cheapest way asks for no need within itself
-            makers = self.language.makers[need]
+            makers = self._makers(need)
             lengths = [
                 (self._length(place, available, depth), number) for number, (_, _, place) in enumerate(makers)
             ]
@@ -161,6 +181,10 @@ class Plan:
                 )
             self._choices[key] = makers[min(known)[1]][2]
         return self._choices[key]
+
+    def _makers(self, need: Need) -> list[tuple[int, int, int]]:
+        makers, productions = self.language.makers[need], self.language.productions
+        return [maker for maker in makers if productions[maker[2]].class_type != self._avoid]
 
     def _length(self, production: int, available: int, depth: int) -> tuple[int | None, int]:
         """Return the fewest tokens of a new node (None: deeper than ``depth``) and the pools after it."""
@@ -175,7 +199,7 @@ class Plan:
             if slot.need is None or slot.optional or self._bits.get(slot.need.pool, 0) & available:
                 total += 1
                 continue
-            places = [place for _, _, place in self.language.makers[slot.need]] if depth > 0 else []
+            places = [place for _, _, place in self._makers(slot.need)] if depth > 0 else []
             ways = [self._length(place, available, depth - 1) for place in places]
             known = [(length, then) for length, then in ways if length is not None]
             if not known:
@@ -190,7 +214,8 @@ class Plan:
         names = [slot.name for slot in production.slots]
         slots: dict[int, tuple[str, float, dict[int, float]]] = {}
         kinds = dict.fromkeys((*(rule.source or ()), *([rule.file] if rule.file else [])), "area")
-        kinds |= {name: kind for name, kind in ((rule.scale, "scale"), (rule.steps, "steps")) if name}
+        steps_slot = None if production.use == "first" else rule.steps  # its steps are counted by the last
+        kinds |= {name: kind for name, kind in ((rule.scale, "scale"), (steps_slot, "steps")) if name}
         for name, kind in kinds.items():
             tokens = production.slots[names.index(name)].values
             values = {token: self._number(rule, name, token) for token in tokens}

@@ -7,6 +7,7 @@ from flowsmith.flows.flow import Flow, Link, Node, Value
 from flowsmith.flows.roles import Role
 from flowsmith.flows.schema import Schema
 from flowsmith.flows.sizes import flow_sizes
+from flowsmith.flows.stages import ADD, END, LEAVE, SHARED, STAGED, START, Stages
 
 _TRIES = 1000
 
@@ -15,8 +16,9 @@ def random_flow(domain: Domain, schema: Schema, rng: Random) -> Flow:
     """Return a random valid flow of a domain over the core classes.
 
     Checkpoints, LoRAs and patches upon any of them, texts of either role upon any text encoder, a chain of
-    sampling passes with latent upscaling between some, decoding by any VAE, image upscaling and sharpening,
-    encoding and another chain: drawn piece by piece, thrown away and drawn anew if the whole breaks a bound.
+    sampling passes, some in two parts, with latent upscaling between some, decoding by any VAE, upscaling and
+    sharpening, encoding and another chain: drawn piece by piece, thrown away and drawn anew if the whole
+    breaks a bound.
 
     Args:
         domain: Over the core classes.
@@ -29,7 +31,7 @@ def random_flow(domain: Domain, schema: Schema, rng: Random) -> Flow:
     for _ in range(_TRIES):
         draft = _Draft(domain, schema, rng)
         draft.draw()
-        sizes = flow_sizes(draft.nodes, domain.upscale_factors)
+        sizes = flow_sizes(draft.nodes, domain)
         if (
             sum(size.pixel_steps for size in sizes) > domain.max_pixel_steps
             or max(size.area for size in sizes) > domain.max_pixels
@@ -84,19 +86,46 @@ class _Draft:
         self.add("SaveImage", images=image)
 
     def passes(self, latent: Link, first: bool) -> Link:
-        """Sample once or more; an empty latent, which is there ``first``, with full denoise."""
+        """Sample once or more; an empty latent, which is there ``first``, from full noise."""
         rng = self.rng
         for index in range(rng.randint(1, self.left("KSampler"))):
             while self.left("LatentUpscaleBy") and rng.random() < 0.3:
                 latent = Link(self.add("LatentUpscaleBy", samples=latent), 0)
-            fixed: dict[str, Value | Link] = {"denoise": 1.0} if first and not index else {}
-            links = {
-                "positive": rng.choice(self.positives),
-                "negative": rng.choice(self.negatives),
-                "latent_image": latent,
-            }
-            latent = Link(self.add("KSampler", model=rng.choice(self.models), **links, **fixed), 0)
+            empty = first and not index
+            if self.left(STAGED) > 0 and rng.random() < 0.6:
+                latent = self.parts(latent, empty)
+            else:
+                fixed: dict[str, Value | Link] = {"denoise": 1.0} if empty else {}
+                latent = Link(self.add("KSampler", **self.conditioned(latent), **fixed), 0)
         return latent
+
+    def parts(self, latent: Link, empty: bool) -> Link:
+        """Sample a way in one part or, where the domain has two, in two."""
+        rng, stages = self.rng, Stages(self.domain.values)
+        steps = rng.choice(stages.steps)
+        handovers = stages.handovers(steps)
+        start = 0 if empty else rng.choice(stages.begins("whole", steps))
+        fixed: dict[str, Value | Link] = {"steps": steps, ADD: "enable", START: start, LEAVE: "disable"}
+        if "last" in stages.uses() and self.left(STAGED) > 1 and max(handovers, default=0) > start:
+            stop = rng.choice([step for step in handovers if step > start])
+            ends: dict[str, Value | Link] = {LEAVE: "enable", END: stop}
+            place = self.add(STAGED, **self.conditioned(latent), **{**fixed, **ends})
+            shared = {name: self.nodes[place].get(name) for name in SHARED}
+            fixed |= {name: value for name, value in shared.items() if value is not None}
+            fixed |= {ADD: "disable", START: stop}
+            latent, start = Link(place, 0), stop
+        fixed[END] = rng.choice(stages.stops("whole", steps, start))
+        return Link(self.add(STAGED, **self.conditioned(latent), **fixed), 0)
+
+    def conditioned(self, latent: Link) -> dict[str, Value | Link]:
+        """Draw what a sampling node links to besides its latent."""
+        rng = self.rng
+        return {
+            "model": rng.choice(self.models),
+            "positive": rng.choice(self.positives),
+            "negative": rng.choice(self.negatives),
+            "latent_image": latent,
+        }
 
     def finish(self, image: Link) -> Link:
         """Scale and sharpen an image, or leave it as it is."""

@@ -5,10 +5,15 @@ width x height x scale², without the rounding to whole latents or pixels that a
 in each direction and step). How much an upscale model enlarges is not in its name: the domain says it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flowsmith.flows.flow import Link, Node
+from flowsmith.flows.stages import LATENT, STAGED, START, use_of
+
+if TYPE_CHECKING:
+    from flowsmith.flows.domain import Domain
 
 SIZED_TYPES = ("LATENT", "IMAGE")
 
@@ -26,6 +31,7 @@ class SizeRule:
         steps: Input that says how often the area is sampled; such a node turns an empty latent into a
             picture.
         denoise: Input that must have its full value where what is sampled is still empty.
+        full: That value.
     """
 
     through: str | None = None
@@ -35,6 +41,7 @@ class SizeRule:
     file: str | None = None
     steps: str | None = None
     denoise: str | None = None
+    full: float = 1.0
 
 
 SIZE_RULES: dict[str, SizeRule] = {
@@ -48,6 +55,7 @@ SIZE_RULES: dict[str, SizeRule] = {
     "UpscaleModelLoader": SizeRule(file="model_name"),
     "ImageUpscaleWithModel": SizeRule(through="image", upscaler="upscale_model"),
     "ImageSharpen": SizeRule(through="image"),
+    STAGED: SizeRule(through=LATENT, steps="steps", denoise=START, full=0),
 }
 
 
@@ -68,20 +76,23 @@ class Size:
     scale: float = 1.0
 
 
-def flow_sizes(nodes: Sequence[Node], factors: Mapping[str, float]) -> list[Size]:
+def flow_sizes(nodes: Sequence[Node], domain: "Domain") -> list[Size]:
     """Return the size of what each node puts out.
+
+    A way in two parts (see `stages`) counts its steps once, where it ends: the part that leaves noise counts
+    none. (If several nodes go on from one part, that is a little too much, never too little.)
 
     Args:
         nodes: In an order in which links point back, as in a `Flow`.
-        factors: How many times wider and higher a picture comes out, per file of an upscale model; one that
-            is not listed counts as 1.
+        domain: Knows how many times wider and higher a picture comes out of an upscale model (a file that it
+            does not list counts as 1), and whether parts are kept together.
     """
     sizes: list[Size] = []
     for node in nodes:
         rule = SIZE_RULES.get(node.class_type)
         if rule is None or rule.file:
-            factor = factors.get(str(node.get(rule.file)), 1.0) if rule and rule.file else 1.0
-            sizes.append(Size(scale=factor**2))
+            file = str(node.get(rule.file)) if rule and rule.file else ""
+            sizes.append(Size(scale=domain.upscale_factors.get(file, 1.0) ** 2))
             continue
         through = node.get(rule.through) if rule.through else None
         before = sizes[through.node] if isinstance(through, Link) else Size()
@@ -93,7 +104,8 @@ def flow_sizes(nodes: Sequence[Node], factors: Mapping[str, float]) -> list[Size
         upscaler = node.get(rule.upscaler) if rule.upscaler else None
         if isinstance(upscaler, Link):
             area *= sizes[upscaler.node].scale
-        steps = _number(node, rule.steps) if rule.steps else 0.0
+        counted_later = domain.sample_empty_latents and use_of(node) == "first"
+        steps = _number(node, rule.steps) if rule.steps and not counted_later else 0.0
         sizes.append(Size(area, steps * area, before.sampled or rule.steps is not None))
     return sizes
 

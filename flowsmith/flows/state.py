@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from flowsmith.flows.language import Need
+
 Given = int | tuple[int, int]  # a value's token, or (node, slot)
 
 
@@ -39,12 +41,25 @@ class Frame(NamedTuple):
 
 
 class Out(NamedTuple):
-    """A completed output that can be referred to; the area of an upscale model is its factor squared."""
+    """A completed output that can be referred to.
+
+    Attributes:
+        node: Place of the node.
+        slot: Which of its outputs.
+        area: Pixels; of an upscale model its factor squared.
+        sampled: Whether it is no empty latent.
+        noisy: Whether it is a latent in which noise was left.
+    """
 
     node: int
     slot: int
     area: float
     sampled: bool
+    noisy: bool
+
+    def meets(self, need: Need) -> bool:
+        """Return whether it is in the state that is asked for."""
+        return (self.sampled or not need.sampled) and self.noisy == need.noisy
 
 
 class State(NamedTuple):

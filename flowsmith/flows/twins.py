@@ -55,7 +55,7 @@ class Twins:
                 ways *= len(slot.values) + slot.optional
             else:
                 outs = state.pools[self._pools[slot.need.pool]]
-                ways *= sum(out.sampled or not slot.need.sampled for out in outs) + slot.optional
+                ways *= sum(out.meets(slot.need) for out in outs) + slot.optional
                 if ways == 0 or self._new(state, slot.need, spare, counts, depth):
                     return True
             if ways > rivals:

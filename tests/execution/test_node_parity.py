@@ -68,3 +68,17 @@ def test_latents_under_text_of_an_earlier_layer(library: ModelLibrary, outputs: 
     nodes["2"]["inputs"]["clip"] = ["skip", 0]
     latents = evaluate(library, nodes, ["1", "skip", "2", "3", "4", "5"])["5"][0]
     assert relative(latents, outputs["vary/clip_skip"]) < EXACT
+
+
+def test_a_way_in_two_parts(library: ModelLibrary, outputs: dict[str, Tensor]) -> None:
+    nodes = graph()
+    whole = {k: v for k, v in nodes["5"]["inputs"].items() if k not in ("seed", "denoise")}
+    first = {"add_noise": "enable", "start_at_step": 0, "end_at_step": 3}
+    last = {"add_noise": "disable", "start_at_step": 3, "end_at_step": 6, "latent_image": ["first", 0]}
+    for name, part, leave in (("first", first, "enable"), ("last", last, "disable")):
+        inputs = {**whole, "noise_seed": 7, "return_with_leftover_noise": leave, **part}
+        nodes[name] = {"class_type": "KSamplerAdvanced", "inputs": inputs}
+    values = evaluate(library, nodes, ["1", "2", "3", "4", "5", "first", "last"])
+    assert relative(values["first"][0], outputs["advanced/0-3"]) < EXACT
+    assert relative(values["last"][0], outputs["advanced/3-6"]) < EXACT
+    assert relative(values["last"][0], values["5"][0]) < 1e-6

@@ -15,6 +15,7 @@ CORE = (
     "CheckpointLoaderSimple", "LoraLoader", "CLIPTextEncode", "EmptyLatentImage", "KSampler",
     "LatentUpscaleBy", "VAEDecode", "ImageScaleBy", "SaveImage", "VAELoader", "VAEEncode",
     "UpscaleModelLoader", "ImageUpscaleWithModel", "ImageSharpen", "RescaleCFG", "CLIPSetLastLayer",
+    "KSamplerAdvanced",
 )  # fmt: skip
 
 

@@ -201,7 +201,7 @@ def test_sizes_follow_the_upscalers_file() -> None:
     domain = wide_domain()
     schema = domain.restrict(Schema.core())
     flow = Flow.from_template(graph, schema)
-    sizes = flow_sizes(flow.nodes, domain.upscale_factors)
+    sizes = flow_sizes(flow.nodes, domain)
     assert {round(size.area) for size in sizes} == {0, 64 * 48, 9 * 64 * 48}
     assert sum(size.pixel_steps for size in sizes) == 64 * 48 * 8 + 9 * 64 * 48 * 4
     assert sizes[-1].sampled
