@@ -44,10 +44,9 @@ def sample_along(
     model: DiffusionModel = rows[0]["model"]
     shape = latent_shape(rows[0]["latent_image"], model.latent)
     if len(sigmas) < 2:
-        latents = torch.cat([realised(row["latent_image"], model.latent) for row in rows])
-        return [(part,) for part in torch.split(latents.to(model.device), shape[0])]
+        return [(realised(row["latent_image"], model.latent).to(model.device),) for row in rows]
 
-    x = torch.cat([_model_latent(row, model) for row in rows]).to(model.device)
+    x = torch.cat([_model_latent(row, model).to(model.device) for row in rows])
     if add_noise:
         noise = torch.cat([starting_noise(seed, shape) for seed in seeds]).to(model.device)
         # A whole way starts from noise of the process' full variance, a part from noise on top of latents.
