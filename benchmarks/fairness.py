@@ -21,7 +21,7 @@ from flowsmith.files import atomic_write
 from flowsmith.prompts import Prompt, read_prompts
 from flowsmith.scored_flows import read_scored_flows
 
-DENSE = Path("miniature/data/collection/dense.parquet")
+DENSE = Path("runs/dense/export/scored_flows.parquet")
 PROMPTS = Path("miniature/data/prompts.jsonl")
 OUT = Path("runs/benchmarks/fairness.json")
 

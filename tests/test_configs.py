@@ -24,7 +24,7 @@ def test_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in given["model"]["init_args"].items():
         if not isinstance(value, list):
             assert printed["model"]["init_args"][name] == value
-    assert printed["mode"] == ("predict" if path.stem in ("collect", "evaluate") else "fit")
+    assert printed["mode"] == ("predict" if path.stem in ("collect", "dense", "evaluate") else "fit")
 
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)

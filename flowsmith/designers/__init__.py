@@ -2,6 +2,7 @@
 
 from flowsmith.designers.best_fixed import BestFixedDesigner
 from flowsmith.designers.corpus import CorpusDesigner
+from flowsmith.designers.every_flow import EveryFlowDesigner
 from flowsmith.designers.fixed import FixedDesigner
 from flowsmith.designers.guided import GuidedDesigner
 from flowsmith.designers.protocol import Designer, DesignerError
@@ -12,6 +13,7 @@ __all__ = [
     "CorpusDesigner",
     "Designer",
     "DesignerError",
+    "EveryFlowDesigner",
     "FixedDesigner",
     "GuidedDesigner",
     "SurrogateArgMaxDesigner",
