@@ -2,8 +2,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
+from flowsmith.execution import ModelLibrary
 from tests.tiny_world import make_tiny_models
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "comfyui" / "parity"
@@ -33,3 +37,16 @@ def recorded_models(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         [sys.executable, parity / "make_checkpoint.py", "tiny", file], check=True, capture_output=True
     )
     return root
+
+
+@pytest.fixture(scope="module")
+def library(recorded_models: Path) -> ModelLibrary:
+    """The checkpoint that ComfyUI's outputs were recorded with."""
+    return ModelLibrary(recorded_models)
+
+
+@pytest.fixture(scope="module")
+def outputs(parity: Path) -> dict[str, Tensor]:
+    """What ComfyUI computed, by the recorded names."""
+    with np.load(parity / "outputs.npz") as recorded:
+        return {name.replace("|", "/"): torch.from_numpy(recorded[name]) for name in recorded}

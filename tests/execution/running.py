@@ -10,6 +10,15 @@ from flowsmith.execution import ModelLibrary
 from flowsmith.execution.nodes import find_node
 
 Graph = dict[str, Any]
+# What ComfyUI's recorded outputs were made from.
+RECORDED: dict[str, Any] = {
+    "ckpt_name": "tiny.safetensors",
+    "positive": "a (red:1.3) cat",
+    "negative": "blurry",
+    "seed": 7,
+    "steps": 6,
+    "cfg": 5.0,
+}
 
 
 def evaluate(library: ModelLibrary, nodes: Graph, order: Sequence[str]) -> dict[str, tuple[Any, ...]]:

@@ -4,32 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from flowsmith.execution import ModelLibrary
-from tests.execution.running import Graph, evaluate, relative, run
+from tests.execution.running import RECORDED, Graph, evaluate, relative, run
 from tests.tiny_world import tiny_graph
 
 EXACT = 1e-5
-RECORDED = {"ckpt_name": "tiny.safetensors", "positive": "a (red:1.3) cat", "negative": "blurry"}
-RECORDED_SAMPLER = {"seed": 7, "steps": 6, "cfg": 5.0}
-
-
-@pytest.fixture(scope="module")
-def library(recorded_models: Path) -> ModelLibrary:
-    return ModelLibrary(recorded_models)
-
-
-@pytest.fixture(scope="module")
-def outputs(parity: Path) -> dict[str, Tensor]:
-    with np.load(parity / "outputs.npz") as recorded:
-        return {name.replace("|", "/"): torch.from_numpy(recorded[name]) for name in recorded}
 
 
 def graph() -> Graph:
-    return tiny_graph(**RECORDED, **RECORDED_SAMPLER)
+    return tiny_graph(**RECORDED)
 
 
 def test_encoding_of_an_image(library: ModelLibrary, outputs: dict[str, Tensor]) -> None:

@@ -11,48 +11,22 @@ import torch
 from torch import Tensor
 
 from flowsmith.execution import ModelLibrary
-from flowsmith.execution.nodes import find_node
 from flowsmith.execution.samplers import SAMPLERS
 from flowsmith.execution.sigmas import SCHEDULERS
+from tests.execution.running import RECORDED, Graph, evaluate, relative
 from tests.tiny_world import tiny_graph
 
-Graph = dict[str, Any]
-
-RECORDED = {"ckpt_name": "tiny.safetensors", "positive": "a (red:1.3) cat", "negative": "blurry"}
 NOISY = ("euler_ancestral", "dpmpp_2m_sde")  # draw noise as they go
-RECORDED_SAMPLER = {"seed": 7, "steps": 6, "cfg": 5.0}
-
-
-@pytest.fixture(scope="module")
-def library(recorded_models: Path) -> ModelLibrary:
-    return ModelLibrary(recorded_models)
-
-
-@pytest.fixture(scope="module")
-def outputs(parity: Path) -> dict[str, Tensor]:
-    with np.load(parity / "outputs.npz") as recorded:
-        return {name.replace("|", "/"): torch.from_numpy(recorded[name]) for name in recorded}
 
 
 def graph(**changes: Any) -> Graph:
-    return tiny_graph(**{**RECORDED, **RECORDED_SAMPLER, **changes})
+    return tiny_graph(**{**RECORDED, **changes})
 
 
-def evaluate(library: ModelLibrary, nodes: Graph, last: str, order: Sequence[str]) -> Tensor:
+def latent(library: ModelLibrary, nodes: Graph, last: str, order: Sequence[str]) -> Tensor:
     """Run nodes one by one in the given order; return the first output of the last one."""
-    values: dict[str, tuple[Any, ...]] = {}
-    with torch.inference_mode():
-        for name in order:
-            inputs = nodes[name]["inputs"]
-            row = {k: values[v[0]][v[1]] if isinstance(v, list) else v for k, v in inputs.items()}
-            values[name] = find_node(nodes[name]["class_type"]).run([row], library)[0]
-    result: Tensor = values[last][0]
+    result: Tensor = evaluate(library, nodes, order)[last][0]
     return result
-
-
-def relative(got: Tensor, expected: Tensor) -> float:
-    assert got.shape == expected.shape
-    return float((got - expected).norm() / expected.norm())
 
 
 def test_text_encodings(library: ModelLibrary, parity: Path) -> None:
@@ -75,7 +49,7 @@ SAMPLED = [
 def test_sampled_latents(
     library: ModelLibrary, outputs: dict[str, Tensor], sampler: str, scheduler: str
 ) -> None:
-    got = evaluate(library, graph(sampler_name=sampler, scheduler=scheduler), "5", "12345")
+    got = latent(library, graph(sampler_name=sampler, scheduler=scheduler), "5", "12345")
     assert relative(got, outputs[f"sampler/{sampler}/{scheduler}"]) < 2e-5
 
 
@@ -90,13 +64,13 @@ def test_latents_with_other_noise_have_the_same_size(
     library: ModelLibrary, outputs: dict[str, Tensor], scheduler: str
 ) -> None:
     expected = outputs[f"sampler/dpmpp_2m_sde/{scheduler}"]
-    got = evaluate(library, graph(sampler_name="dpmpp_2m_sde", scheduler=scheduler), "5", "12345")
+    got = latent(library, graph(sampler_name="dpmpp_2m_sde", scheduler=scheduler), "5", "12345")
     assert float(got.std() / expected.std()) == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.slow
 def test_ancestral_latents_of_a_cpu_server(library: ModelLibrary, outputs: dict[str, Tensor]) -> None:
-    got = evaluate(library, graph(sampler_name="euler_ancestral", scheduler="karras"), "5", "12345")
+    got = latent(library, graph(sampler_name="euler_ancestral", scheduler="karras"), "5", "12345")
     assert relative(got, outputs["sampler/euler_ancestral/karras"]) < 1e-3
 
 
@@ -106,13 +80,13 @@ def test_variants(library: ModelLibrary, outputs: dict[str, Tensor], name: str) 
     changes: dict[str, Graph] = {"cfg1": {"cfg": 1.0}, "size96x64": {"width": 96}, "batch2": {}}
     nodes = graph(**changes[name])
     nodes["4"]["inputs"]["batch_size"] = 2 if name == "batch2" else 1
-    assert relative(evaluate(library, nodes, "5", "12345"), outputs[f"vary/{name}"]) < 1e-3
+    assert relative(latent(library, nodes, "5", "12345"), outputs[f"vary/{name}"]) < 1e-3
 
 
 @pytest.mark.slow
 def test_long_prompt(library: ModelLibrary, outputs: dict[str, Tensor], parity: Path) -> None:
     nodes = graph(positive=json.loads((parity / "texts.json").read_text())["long"])
-    assert relative(evaluate(library, nodes, "5", "12345"), outputs["vary/long_prompt"]) < 1e-3
+    assert relative(latent(library, nodes, "5", "12345"), outputs["vary/long_prompt"]) < 1e-3
 
 
 def test_hires_fix_and_decoding(library: ModelLibrary, outputs: dict[str, Tensor]) -> None:
@@ -123,7 +97,7 @@ def test_hires_fix_and_decoding(library: ModelLibrary, outputs: dict[str, Tensor
     }
     second = {**nodes["5"]["inputs"], "seed": 9, "denoise": 0.5, "latent_image": ["up", 0]}
     nodes["second"] = {"class_type": "KSampler", "inputs": second}
-    got = evaluate(library, nodes, "second", ["1", "2", "3", "4", "5", "up", "second"])
+    got = latent(library, nodes, "second", ["1", "2", "3", "4", "5", "up", "second"])
     assert relative(got, outputs["hires_fix/bislerp1.5_denoise0.5"]) < 1e-3
-    decoded = evaluate(library, nodes, "6", "123456").movedim(1, -1)
+    decoded = latent(library, nodes, "6", "123456").movedim(1, -1)
     assert relative(decoded, outputs["vae_decode"]) < 1e-3

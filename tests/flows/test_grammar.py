@@ -22,6 +22,7 @@ from flowsmith.flows import (
     random_flow,
     validate,
 )
+from tests.flows.exhaust import all_allowed
 
 
 def check_walk(grammar: Grammar, tokens: list[int]) -> Flow:
@@ -188,15 +189,7 @@ def listed(schema: Schema, domain: Domain) -> set[str]:
 def test_the_grammar_allows_exactly_the_flows_of_the_domain(domain: Domain) -> None:
     small = tiny(domain)
     codec = Codec(Schema.core(), small)
-    grammar = Grammar(codec, 60)
-    found: list[str] = []
-    stack = [(grammar.start(), list[int]())]
-    while stack:
-        state, tokens = stack.pop()
-        if state.done:
-            found.append(codec.decode(tokens).key)
-        for token in grammar.allowed(state):
-            stack.append((grammar.advance(state, token), [*tokens, token]))
+    found = all_allowed(codec, 60)
     assert len(found) == len(set(found))  # one flow, one way to write it
     assert set(found) == listed(codec.schema, small)
     assert len(found) > 50

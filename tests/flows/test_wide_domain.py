@@ -21,6 +21,7 @@ from flowsmith.flows import (
     validate,
 )
 from flowsmith.flows.sizes import flow_sizes
+from tests.flows.exhaust import all_allowed
 from tests.flows.wide_domain import wide_content, wide_domain
 
 
@@ -159,15 +160,7 @@ def listed(codec: Codec) -> set[str]:
 
 def test_the_grammar_allows_exactly_the_flows_of_the_domain() -> None:
     codec = Codec(Schema.core(), small())
-    grammar = Grammar(codec, 60)
-    found: list[str] = []
-    stack = [(grammar.start(), list[int]())]
-    while stack:
-        state, tokens = stack.pop()
-        if state.done:
-            found.append(codec.decode(tokens).key)
-        for token in grammar.allowed(state):
-            stack.append((grammar.advance(state, token), [*tokens, token]))
+    found = all_allowed(codec, 60)
     assert len(found) == len(set(found))  # one flow, one way to write it
     assert set(found) == listed(codec)
     assert len(found) > 50
