@@ -5,9 +5,7 @@ from typing import Any
 
 from flowsmith.execution.library import ModelLibrary
 from flowsmith.execution.nodes.registry import Row, register
-from flowsmith.execution.nodes.sampling import common, sample_along
-from flowsmith.execution.samplers import find_sampler
-from flowsmith.execution.sigmas import sampling_sigmas
+from flowsmith.execution.nodes.sampling import common, sample_along, whole_way
 
 
 def _group(row: Row) -> Hashable:
@@ -19,17 +17,10 @@ def _group(row: Row) -> Hashable:
 def sample(rows: Sequence[Row], library: ModelLibrary) -> list[tuple[Any, ...]]:
     """Sample the rows as one batch from ``start_at_step`` to ``end_at_step``."""
     first = rows[0]
-    sampler = find_sampler(str(first["sampler_name"]))
-    sigmas = sampling_sigmas(
-        first["model"].table,
-        str(first["scheduler"]),
-        int(first["steps"]),
-        discard_penultimate=sampler.discards_penultimate,
-    )
     leave_noise = str(first["return_with_leftover_noise"]) == "enable"
-    part = part_of(sigmas, int(first["start_at_step"]), int(first["end_at_step"]), leave_noise)
+    part = part_of(whole_way(first), int(first["start_at_step"]), int(first["end_at_step"]), leave_noise)
     seeds = [int(row["noise_seed"]) for row in rows]
-    return sample_along(rows, sampler, part, seeds, add_noise=str(first["add_noise"]) == "enable")
+    return sample_along(rows, part, seeds, add_noise=str(first["add_noise"]) == "enable")
 
 
 def part_of(sigmas: Sequence[float], start: int, end: int, leave_noise: bool) -> list[float]:

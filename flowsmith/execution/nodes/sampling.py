@@ -12,7 +12,8 @@ from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes.registry import Row
 from flowsmith.execution.nodes.values import EmptyLatent, latent_shape, realised
 from flowsmith.execution.noise import StepNoise, starting_noise
-from flowsmith.execution.samplers import Sampler
+from flowsmith.execution.samplers import find_sampler
+from flowsmith.execution.sigmas import sampling_sigmas
 
 
 def common(row: Row) -> Hashable:
@@ -22,9 +23,14 @@ def common(row: Row) -> Hashable:
     return (row["model"].key, *way, shape, unguided(float(row["cfg"])))
 
 
+def whole_way(row: Row, denoise: float = 1.0) -> list[float]:
+    """Return the noise levels of all steps that a row asks for, or of their last part if ``denoise`` is below 1."""
+    discards = find_sampler(str(row["sampler_name"])).discards_penultimate
+    return sampling_sigmas(row["model"].table, str(row["scheduler"]), int(row["steps"]), denoise, discards)
+
+
 def sample_along(
     rows: Sequence[Row],
-    sampler: Sampler,
     sigmas: Sequence[float],
     seeds: Sequence[int],
     add_noise: bool = True,
@@ -33,7 +39,6 @@ def sample_along(
 
     Args:
         rows: Inputs of the nodes.
-        sampler: How to solve.
         sigmas: Noise levels to walk through, descending; fewer than two leave the latents as they are.
         seeds: One a row.
         add_noise: Whether the latents are noised first; otherwise they are taken to hold noise of ``sigmas[0]``.
@@ -65,6 +70,7 @@ def sample_along(
         model.dtype,
         model.rescale,
     )
+    sampler = find_sampler(str(rows[0]["sampler_name"]))
     x = sampler(denoiser, x, sigmas, StepNoise(seeds, shape, model.device))
     return [(part,) for part in torch.split(model.latent.out_of_model(x), shape[0])]
 
