@@ -109,10 +109,15 @@ class ModelLibrary(ModelFolders):
         return replace(vae, device=self.device, dtype=self.dtype)
 
     def _place(self, network: nn.Module) -> None:
+        from diffusers.models.attention import AttentionMixin
+        from diffusers.models.attention_processor import AttnProcessor
+
         # Convolutions are faster with channels last, on CPUs too. Called on the class, because diffusers'
         # own method warns about any change of type.
         nn.Module.to(network, self.device, self.dtype)
         nn.Module.to(network, memory_format=torch.channels_last)
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16 and isinstance(network, AttentionMixin):
+            network.set_attn_processor(AttnProcessor())  # torch's fused attention is slow there
 
     def _patched(
         self, key: str, network: nn.Module, lora: Lora, part: Literal["unet", "text"], strength: float

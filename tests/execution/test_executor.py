@@ -293,3 +293,15 @@ def test_prompts_of_unlike_length_share_a_batch(models: Path) -> None:
     for task in wanted:
         alone = images(Executor(models, SCHEMA).render([task]))[task.sample_id]
         assert float(((alone.int() - together[task.sample_id].int()).abs() <= 1).float().mean()) >= 0.999
+
+
+def test_half_precision_renders_nearly_the_same_whatever_the_batch(models: Path) -> None:
+    wide = tasks(flow(), 5)
+    exact = images(Executor(models, SCHEMA, batch_size=5).render(wide))
+    half = Executor(models, SCHEMA, batch_size=5, dtype=torch.bfloat16)
+    together = images(half.render(wide))
+    alone = images(Executor(models, SCHEMA, batch_size=1, dtype=torch.bfloat16).render(wide))
+    for name, image in exact.items():
+        off = (together[name].int() - image.int()).abs()
+        assert 0 < off.float().mean() < 3  # of 255: bfloat16 keeps eight bits
+        assert ((together[name].int() - alone[name].int()).abs() <= 1).float().mean() >= 0.999
