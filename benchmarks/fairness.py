@@ -21,7 +21,7 @@ from flowsmith.files import atomic_write
 from flowsmith.prompts import Prompt, read_prompts
 from flowsmith.scored_flows import read_scored_flows
 
-DENSE = Path("runs/dense/export/scored_flows.parquet")
+DENSE = Path("miniature/data/collection/dense.parquet")
 PROMPTS = Path("miniature/data/prompts.jsonl")
 OUT = Path("runs/benchmarks/fairness.json")
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not options.dense.exists():
             raise DenseBlockError(
-                f"dense={options.dense}: it is not there; make it: python evaluate.py --config dense.yaml"
+                f"dense={options.dense}: it is not there; make one: python evaluate.py --config dense.yaml, and give "
+                "--dense runs/dense/export/scored_flows.parquet"
             )
         block = dense_block(read_scored_flows(options.dense), str(options.dense))
         known = {prompt.id: prompt for prompt in read_prompts(options.prompts)}

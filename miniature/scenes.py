@@ -1,4 +1,6 @@
-"""The pictures of the miniature world: known shapes, colours, counts and places on three settings in two styles.
+"""The pictures of the miniature world: shapes of known colour, count, size, texture and place, settings and styles.
+
+These factors are crossed: every one is drawn by itself, so no single label of a prompt tells the others.
 
 Everything in a picture follows from a `Scene` and a random generator, so an exact checker can say what a
 picture must hold (`miniature.checker`). All lengths are fractions of the picture's side; drawing is
@@ -16,8 +18,11 @@ Color = Literal["red", "yellow", "green", "cyan", "blue", "pink"]
 Shape = Literal["circle", "square", "triangle", "star"]
 Setting = Literal["day", "dusk", "night"]
 Style = Literal["poster", "pencil"]
+Size = Literal["small", "large"]
+Texture = Literal["plain", "striped"]
 Relation = Literal["left", "right", "above", "below"]
-COLORS, SHAPES, SETTINGS, STYLES, RELATIONS = map(get_args, (Color, Shape, Setting, Style, Relation))
+COLORS, SHAPES, SETTINGS, STYLES = map(get_args, (Color, Shape, Setting, Style))
+SIZES, TEXTURES, RELATIONS = map(get_args, (Size, Texture, Relation))
 
 # Hues about 60 degrees apart, so that no two lie closer than what a small VAE can hold apart.
 RGB: dict[Color, tuple[int, int, int]] = {
@@ -36,6 +41,13 @@ SKY: dict[Setting, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 }
 T = TypeVar("T")
 MAX_OBJECTS = 3
+# Radii by number of objects. Small and large never meet, so that a picture tells its size whatever its count.
+RADII: dict[Size, dict[int, tuple[float, float]]] = {
+    "small": {1: (0.115, 0.13), 2: (0.115, 0.13), 3: (0.115, 0.13)},
+    "large": {1: (0.18, 0.23), 2: (0.165, 0.185), 3: (0.16, 0.17)},
+}
+STRIPE = 0.11  # from one stripe to the next: two on the smallest object, seven pixels at 64
+_STRIPE_SHADE = 0.45  # of the colour: dark stripes keep their hue
 _OVERSAMPLING = 4
 
 
@@ -50,26 +62,31 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two groups; with two, ``relation`` says where the first stands, seen from the second."""
+    """One or two groups; with two, ``relation`` says where the first stands, seen from the second.
+
+    Size and texture are those of every object in the picture.
+    """
 
     groups: tuple[Group, ...]
     relation: Relation | None
     setting: Setting
     style: Style
+    size: Size = "large"
+    texture: Texture = "plain"
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene: half of them with two groups, which differ in shape or colour; at most three objects."""
     first = Group(_pick(rng, SHAPES), _pick(rng, COLORS), int(rng.integers(1, MAX_OBJECTS + 1)))
-    setting, style = _pick(rng, SETTINGS), _pick(rng, STYLES)
+    looks = (_pick(rng, SETTINGS), _pick(rng, STYLES), _pick(rng, SIZES), _pick(rng, TEXTURES))
     if rng.random() < 0.4:
-        return Scene((first,), None, setting, style)
+        return Scene((first,), None, *looks)
     first = Group(first.shape, first.color, int(rng.choice([1, 1, 1, 2])))
     second = first
     while (second.shape, second.color) == (first.shape, first.color):
         count = int(rng.choice([1, 1, 1, 2])) if first.count == 1 else 1
         second = Group(_pick(rng, SHAPES), _pick(rng, COLORS), count)
-    return Scene((first, second), _pick(rng, RELATIONS), setting, style)
+    return Scene((first, second), _pick(rng, RELATIONS), *looks)
 
 
 def render(scene: Scene, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -77,7 +94,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> NDArray[np.uint
     canvas = _background(scene, size, rng)
     objects = [(g.shape, g.color) for g in scene.groups for _ in range(g.count)]
     for (shape, color), (x, y, radius) in zip(objects, place(scene, rng), strict=True):
-        draw_object(canvas, shape, color, scene.style, (x, y, radius), rng)
+        draw_object(canvas, shape, color, scene.style, scene.texture, (x, y, radius), rng)
     return np.asarray(np.clip(canvas + 0.5, 0, 255), np.uint8)
 
 
@@ -86,6 +103,7 @@ def draw_object(
     shape: Shape,
     color: Color,
     style: Style,
+    texture: Texture,
     where: tuple[float, float, float],
     rng: np.random.Generator,
 ) -> None:
@@ -103,11 +121,13 @@ def draw_object(
     full = np.array(RGB[color], np.float32)
     paint = np.empty((window[1], window[0], 3), np.float32)
     paint[:] = full
+    v, u = np.mgrid[0 : window[1], 0 : window[0]].astype(np.float32) / side
     if style == "pencil":  # diagonal hatching of the colour on a lighter tint of it
-        v, u = np.mgrid[0 : window[1], 0 : window[0]].astype(np.float32) / side
         tint = np.sin(2 * np.pi * (14 * (u + 0.8 * v) + float(rng.random()))) <= -0.1
         paint[tint] = 0.5 * full + 0.5 * 235
-    else:  # a dark rim is what makes it a poster
+    if texture == "striped":
+        paint[np.sin(2 * np.pi * (v / STRIPE + float(rng.random()))) > 0] *= _STRIPE_SHADE
+    if style == "poster":  # a dark rim is what makes it a poster
         rim = Image.new("L", window, 0)
         ImageDraw.Draw(rim).line(
             [*corners, corners[0], corners[1]], fill=1, width=max(1, side // 64), joint="curve"
@@ -128,7 +148,7 @@ def place(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float, fl
     Groups are split along the relation's axis: all of the first lie beyond all of the second by a margin.
     """
     total = sum(g.count for g in scene.groups)
-    radius = float(rng.uniform(*{1: (0.17, 0.24), 2: (0.14, 0.18), 3: (0.125, 0.15)}[total]))
+    radius = float(rng.uniform(*RADII[scene.size][total]))
     low, high = radius + 0.03, 1 - radius - 0.03
     sides = [i for i, g in enumerate(scene.groups) for _ in range(g.count)]
     axis = 0 if scene.relation in ("left", "right") else 1

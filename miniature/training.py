@@ -95,3 +95,13 @@ def fit(
         parameter.data.copy_(mean)
     bundle.eval()
     return modules
+
+
+def fast_type() -> torch.dtype:
+    """Return bfloat16 on CPUs that multiply it, and float32 elsewhere, where bfloat16 is slow."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def half_precision() -> torch.autocast:
+    """Return a context in which products are of the fast type."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast_type() == torch.bfloat16)

@@ -1,4 +1,8 @@
-"""The aesthetic head: what people think of a picture's making, read from the CLIP's embedding."""
+"""The aesthetic head: what people think of a picture's making, read from the CLIP's embedding.
+
+How a generated picture should be rated nobody knows, but what a fault added to it costs is known; so from these the
+head learns differences.
+"""
 
 from pathlib import Path
 
@@ -12,10 +16,13 @@ from torchmetrics.functional import spearman_corrcoef
 from flowsmith.files import atomic_write
 from flowsmith.metrics import AestheticHead, AestheticScore, ClipEncoder
 from miniature.captions import sample_pair
-from miniature.judges.faults import FAULTS, rating, spoil
+from miniature.judges.faults import FAULTS, Fault, rating, spoil
 from miniature.judges.images import NATIVE, make_pool
+from miniature.judges.shown import load_generated
 from miniature.scenes import render
 from miniature.training import fit
+
+_TASTES: tuple[Fault, ...] = ("sharpened", "vivid")
 
 
 def train_aesthetic(
@@ -27,6 +34,7 @@ def train_aesthetic(
     scratch: Path,
     vae: Path | None = None,
     families: int = 1200,
+    generated: Path | None = None,
 ) -> None:
     """Train and write the head as one safetensors file in the LAION layout; the CLIP stays as it is.
 
@@ -38,18 +46,24 @@ def train_aesthetic(
         scratch: Folder of checkpoints.
         vae: Autoencoder's folder.
         families: Size of the pool, in families of four.
+        generated: What `make_generated` wrote, if it is to learn from generated pictures too.
     """
     torch.manual_seed(seed)
     encoder, pool = ClipEncoder.load(clip), make_pool(families, seed + 2, vae)
     embeddings = encoder.encode_images(list(pool.images))
     ratings = torch.tensor([view.rating for view in pool.views])
+    pairs = _spoilt_pairs(encoder, generated, seed) if generated else None
     head = AestheticHead(embeddings.shape[1])
     # Start at the mean: five affine layers find a distant constant slowly.
     head.load_state_dict({**head.state_dict(), "layers.7.bias": ratings.mean()[None]})
 
     def loss(step: int) -> Tensor:
         rows = np.random.default_rng([seed, step]).integers(0, len(ratings), 256)
-        return mse_loss(head(embeddings[rows]), ratings[rows])
+        error = mse_loss(head(embeddings[rows]), ratings[rows])
+        if pairs:
+            clean, spoilt, change = pairs
+            error = error + mse_loss(head(spoilt) - head(clean), change)
+        return error
 
     fit("aesthetic", {"head": head}, loss, steps=steps, lr=2e-3, scratch=scratch, ema=0.99)
     with atomic_write(out) as temporary:
@@ -61,20 +75,39 @@ def gate_aesthetic(
 ) -> dict[str, float]:
     """Return the rank correlation with the true rating on fresh pictures, and how often a fault is seen.
 
-    "ordered" is the share of (picture, fault) where strengths 0.3 and 0.9 are rated in the right order.
+    "ordered" is the share of (picture, fault) where strengths 0.3 and 0.9 are rated in the right order. "taste" is that
+    of clean pictures and strength 0.4, of the faults that as many looks like as mind; to see the fault is not enough.
     """
     judge, pool = AestheticScore(clip, head), make_pool(number, seed + 50_000, vae)
     told = judge.judge(list(pool.images), [""] * len(pool.views))
     rank = spearman_corrcoef(told, torch.tensor([view.rating for view in pool.views]))
-    rng, pictures, higher = np.random.default_rng(seed + 60_000), [], []
+    rng = np.random.default_rng(seed + 60_000)
+    pictures: list[Tensor] = []
+    higher: list[bool] = []
+    taste: list[bool] = []
     for _ in range(number // 2):
         scene, other = (sample_pair(rng, "validation")[0] for _ in range(2))
         clean, ghost = render(scene, NATIVE, rng), render(other, NATIVE, rng)
         for fault in FAULTS[:-1]:
-            true = [rating(scene.style, fault, s, fine=False) for s in (0.3, 0.9)]
-            spoilt = [torch.from_numpy(spoil(clean, fault, s, rng, ghost).copy()) for s in (0.3, 0.9)]
-            pictures += [s.permute(2, 0, 1) for s in spoilt]
-            higher.append(true[0] > true[1])
+            for strengths in ((0.3, 0.9), (0.0, 0.4)) if fault in _TASTES else ((0.3, 0.9),):
+                true = [rating(scene, fault, s, fine=False) for s in strengths]
+                spoilt = [torch.from_numpy(spoil(clean, fault, s, rng, ghost).copy()) for s in strengths]
+                pictures += [s.permute(2, 0, 1) for s in spoilt]
+                higher.append(true[0] > true[1])
+                taste.append(strengths[0] == 0)
     rated = judge.judge(pictures, [""] * len(pictures)).view(-1, 2)
-    ordered = (rated[:, 0] > rated[:, 1]) == torch.tensor(higher)
-    return {"rank correlation": float(rank), "ordered": float(ordered.float().mean())}
+    right = ((rated[:, 0] > rated[:, 1]) == torch.tensor(higher)).float()
+    asked = torch.tensor(taste)
+    ordered, tasteful = float(right[~asked].mean()), float(right[asked].mean())
+    return {"rank correlation": float(rank), "ordered": ordered, "taste": tasteful}
+
+
+def _spoilt_pairs(encoder: ClipEncoder, generated: Path, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return embeddings of generated pictures before and after they were spoilt, and by how much their rating rose."""
+    shown = load_generated(generated, seed + 5, spoilt=1.0)
+    rows = [row for row, origin in enumerate(shown.clean) if origin != row]
+    before = [shown.clean[row] for row in rows]
+    views = [(shown.views[row], shown.views[origin]) for row, origin in zip(rows, before, strict=True)]
+    change = torch.tensor([after.rating - view.rating for after, view in views if after and view])
+    clean, spoilt = (encoder.encode_images([shown.images[row] for row in some]) for some in (before, rows))
+    return clean, spoilt, change

@@ -1,10 +1,12 @@
 """What the judges learn from: families of near-miss pictures, many with a fault, kept in memory.
 
 Judges must not come to like what merely looks like the autoencoder, nor be blind beyond 64 pixels: half of
-the pictures pass through the autoencoder, some are drawn finer than native, and all are seen at 96 pixels.
+the pictures pass through the autoencoder, some are drawn finer than native, and all are seen at 112 pixels.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,18 @@ from torch.nn.functional import interpolate, pad
 from tqdm import tqdm
 
 from flowsmith.prompts import Split
-from miniature.captions import Told, sample_pair, tell_partly
+from miniature.captions import Told, sample_pair, tell, tell_partly
 from miniature.judges.faults import FAULTS, Fault, Picture, rating, spoil
-from miniature.judges.scene_facts import CHANGES, change
+from miniature.judges.scene_facts import CHANGES, change, holds
 from miniature.scenes import Scene, render
 
-SIZE = 96
+SIZE = 112
 FAMILY = 4  # a scene and three near misses of it
 NATIVE = 64
 _SIZES, _SHARES = (NATIVE, 96, 128), (0.6, 0.25, 0.15)
 _FAULTY = 0.6
-_WEIGHTS = (
-    np.array([3.0, 2.0, 2.0, 3.0, 1.0, 1.0]) / 12
-)  # of CHANGES; binding is hardest, so most often shown
+# Of CHANGES; binding is hardest, so most often shown.
+_WEIGHTS = np.array([3.0, 2.0, 2.0, 3.0, 1.0, 1.0, 1.5, 1.5]) / 15
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class View:
         strength: Of the fault, 0 to 1.
         size: Side at which it was drawn, in pixels.
         coded: Whether it passed through the autoencoder.
+        generated: Whether a flow made it: what is wrong with it, beside a fault added later, is then unknown.
     """
 
     scene: Scene
@@ -46,16 +48,17 @@ class View:
     strength: float
     size: int
     coded: bool
+    generated: bool = False
 
     @property
     def rating(self) -> float:
-        """Return how much people like its making, about 2 to 8.5."""
-        return rating(self.scene.style, self.fault, self.strength, self.size > NATIVE)
+        """Return how much people like its making, about 2 to 9.5."""
+        return rating(self.scene, self.fault, self.strength, self.size > NATIVE)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures in memory: uint8, n x 3 x 96 x 96, and how each was made; neighbours form families of four."""
+    """Pictures in memory: uint8, n x 3 x 112 x 112, and how each was made; neighbours form families of four."""
 
     images: Tensor
     views: list[View]
@@ -72,12 +75,15 @@ class Pool:
 
 def family(scene: Scene, rng: np.random.Generator) -> list[Scene]:
     """Return the scene and three near misses, each with another fact changed."""
-    scenes = [scene]
+    return [scene, *islice(near_misses(scene, rng), FAMILY - 1)]
+
+
+def near_misses(scene: Scene, rng: np.random.Generator) -> Iterator[Scene]:
+    """Yield scenes that differ in one fact, each in another, in random order."""
     for index in rng.choice(len(CHANGES), len(CHANGES), replace=False, p=_WEIGHTS):
         near = change(scene, CHANGES[int(index)], rng)
-        if near and len(scenes) < FAMILY:
-            scenes.append(near)
-    return scenes
+        if near:
+            yield near
 
 
 def make_pool(families: int, seed: int, vae: Path | None = None, split: Split = "train") -> Pool:
@@ -106,7 +112,7 @@ def make_pool(families: int, seed: int, vae: Path | None = None, split: Split = 
             if view.fault:
                 pictures[i] = spoil(pictures[i], view.fault, view.strength, rng, pictures[other])
         if mine:
-            finished[mine] = _to_judged_size(np.stack([pictures[i] for i in mine]))
+            finished[mine] = to_judged_size(np.stack([pictures[i] for i in mine]))
     return Pool(torch.from_numpy(finished).permute(0, 3, 1, 2).contiguous(), views)
 
 
@@ -117,6 +123,26 @@ def tell_within(scene: Scene, rng: np.random.Generator, split: Split = "train") 
         if told.split == split:
             return told
     return None
+
+
+def tell_apart(scene: Scene, rng: np.random.Generator) -> tuple[Told, Told | None]:
+    """Word a scene for training, and a near miss of it in the same words but one: a caption that is not true of it.
+
+    Both belong to the training split if twenty tries found such words, else the scene is told whole; no near miss is
+    returned if none of the training split differs in what was told.
+    """
+    for _ in range(20):
+        wording = int(rng.integers(2**31))
+        told = tell_partly(scene, np.random.default_rng(wording))
+        if told.split == "train":
+            break
+    else:
+        return tell(scene, rng), None
+    for near in near_misses(scene, rng):
+        other = tell_partly(near, np.random.default_rng(wording))
+        if other.split == "train" and holds(scene, other.facts) is False:
+            return told, other
+    return told, None
 
 
 def jitter(images: Tensor, rng: np.random.Generator, most: int = 4) -> Tensor:
@@ -154,7 +180,8 @@ def _code(pictures: list[Picture], views: list[View], folder: Path, seed: int, b
                 pictures[i] = picture.permute(1, 2, 0).contiguous().numpy()
 
 
-def _to_judged_size(pictures: Picture) -> Picture:
+def to_judged_size(pictures: Picture) -> Picture:
+    """Resize n pictures (n x side x side x 3) to the size that judges see."""
     images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
     resized = interpolate(images.float(), (SIZE, SIZE), mode="bicubic", antialias=True)
     return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy().astype(np.uint8, copy=False)

@@ -6,11 +6,23 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from miniature.scenes import COLORS, MAX_OBJECTS, SETTINGS, SHAPES, STYLES, Relation, Scene
+from miniature.captions import LOOKS
+from miniature.scenes import (
+    COLORS,
+    MAX_OBJECTS,
+    SETTINGS,
+    SHAPES,
+    SIZES,
+    STYLES,
+    TEXTURES,
+    Relation,
+    Scene,
+)
 
-Change = Literal["color", "shape", "count", "relation", "setting", "style"]
+Change = Literal["color", "shape", "count", "relation", "setting", "style", "size", "texture"]
 CHANGES: tuple[Change, ...] = get_args(Change)
 OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
+_LOOKS = {"setting": SETTINGS, "style": STYLES, "size": SIZES, "texture": TEXTURES}
 
 
 def change(scene: Scene, kind: Change, rng: np.random.Generator) -> Scene | None:
@@ -20,10 +32,8 @@ def change(scene: Scene, kind: Change, rng: np.random.Generator) -> Scene | None
     """
     if kind == "relation":
         return replace(scene, relation=OPPOSITE[scene.relation]) if scene.relation else None
-    if kind == "setting":
-        return replace(scene, setting=_other(rng, SETTINGS, scene.setting))
-    if kind == "style":
-        return replace(scene, style=_other(rng, STYLES, scene.style))
+    if kind in _LOOKS:
+        return replace(scene, **{kind: _other(rng, _LOOKS[kind], getattr(scene, kind))})
     options = []
     for index, group in enumerate(scene.groups):
         rest = sum(g.count for g in scene.groups) - group.count
@@ -46,9 +56,10 @@ def change(scene: Scene, kind: Change, rng: np.random.Generator) -> Scene | None
 def holds(scene: Scene, facts: Mapping[str, Any]) -> bool | None:
     """Say whether a caption's facts are true of a scene; None if the picture alone can tell.
 
-    That is so where the words state a relation along the other axis than the scene does.
+    That is so where the words state a relation along the other axis than the scene does. A look that is null or
+    missing is unsaid.
     """
-    if facts["setting"] not in (None, scene.setting) or facts["style"] not in (None, scene.style):
+    if any(facts.get(look) not in (None, getattr(scene, look)) for look in LOOKS):
         return False
     told = facts["groups"]
     views = [(scene.groups, scene.relation)]

@@ -23,24 +23,26 @@ def test_ten_thousand_flows_come_back_as_they_were(codec: Codec) -> None:
 
 def test_golden_tokens(codec: Codec, corpus: dict[str, Flow]) -> None:
     assert [codec.vocabulary[token] for token in codec.encode(corpus["hires_poster"])] == [
-        "SaveImage", "VAEDecode",
+        "SaveImage", "ImageSharpen", "VAEDecode",
         "KSampler",
         "LoraLoader", "CheckpointLoaderSimple", "CheckpointLoaderSimple.ckpt_name=mini_base",
         "ref:0", "LoraLoader.lora_name=mini_poster.safetensors",
-        "LoraLoader.strength_model=1.0", "LoraLoader.strength_clip=0.5",
-        "KSampler.steps=8", "KSampler.cfg=5.0", "KSampler.sampler_name=euler", "KSampler.scheduler=normal",
-        "CLIPTextEncode", 'positive="{prompt}, vivid colors"', "ref:0",
-        "CLIPTextEncode", 'negative="dull, grey"', "ref:0",
+        "LoraLoader.strength_model=0.75", "LoraLoader.strength_clip=0.5",
+        "KSampler.steps=6", "KSampler.cfg=5.0", "KSampler.sampler_name=euler", "KSampler.scheduler=normal",
+        "CLIPTextEncode", 'positive="{prompt}"', "ref:0",
+        "CLIPTextEncode", 'negative=""', "ref:0",
         "LatentUpscaleBy",
         "KSampler", "ref:0",
-        "KSampler.steps=16", "KSampler.cfg=5.0", "KSampler.sampler_name=euler", "KSampler.scheduler=normal",
+        "KSampler.steps=12", "KSampler.cfg=4.0", "KSampler.sampler_name=dpmpp_2m", "KSampler.scheduler=karras",
         "ref:0", "ref:0",
         "EmptyLatentImage",
         "EmptyLatentImage.width=64", "EmptyLatentImage.height=64", "EmptyLatentImage.batch_size=1",
         "KSampler.denoise=1.0",
-        "LatentUpscaleBy.upscale_method=bislerp", "LatentUpscaleBy.scale_by=1.5",
+        "LatentUpscaleBy.upscale_method=nearest-exact", "LatentUpscaleBy.scale_by=1.25",
         "KSampler.denoise=0.3",
-        "ref:0", 'SaveImage.filename_prefix="flowsmith"', "end",
+        "ref:0",
+        "ImageSharpen.sharpen_radius=1", "ImageSharpen.sigma=1.0", "ImageSharpen.alpha=0.05",
+        'SaveImage.filename_prefix="flowsmith"', "end",
     ]  # fmt: skip
 
 
@@ -82,8 +84,8 @@ def test_vocabulary_is_what_the_domain_has(codec: Codec, domain: Domain) -> None
     values = [token for token in codec.vocabulary if "=" in token]
     assert len(values) == sum(map(len, domain.values.values())) + sum(map(len, domain.texts.values()))
     assert set(domain.classes) <= set(codec.vocabulary)
-    # Six LATENT outputs at most: one empty, three sampled, two enlarged.
-    assert [token for token in codec.vocabulary if token.startswith("ref:")] == [f"ref:{k}" for k in range(6)]
+    # Nine LATENT outputs at most: one empty, three sampled and two in parts, two enlarged, one encoded.
+    assert [token for token in codec.vocabulary if token.startswith("ref:")] == [f"ref:{k}" for k in range(9)]
     assert len(set(codec.vocabulary)) == codec.size == len(codec.vocabulary)
 
 

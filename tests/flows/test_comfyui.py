@@ -59,7 +59,9 @@ def test_the_kth_sampling_node_has_seed_plus_k(domain: Domain, schema: Schema) -
     rng = Random(5)
     for _ in range(50):
         nodes = random_flow(domain, schema, rng).to_comfyui("x", 100, schema).values()
-        seeds = [node["inputs"]["seed"] for node in nodes if node["class_type"] == "KSampler"]
+        name_of = {"KSampler": "seed", "KSamplerAdvanced": "noise_seed"}
+        samplers = [node for node in nodes if node["class_type"] in name_of]
+        seeds = [node["inputs"][name_of[node["class_type"]]] for node in samplers]
         assert seeds == list(range(100, 100 + len(seeds)))
 
 

@@ -21,7 +21,7 @@ from flowsmith.flows import (
 
 
 def test_base_flows_are_varied_and_in_the_domain(corpus: dict[str, Flow], codec: Codec) -> None:
-    assert len(corpus) >= 20
+    assert len(corpus) >= 30
     grammar = Grammar(codec, 72)
     for name, flow in corpus.items():
         codec.domain.check(flow, codec.schema, name)

@@ -22,6 +22,9 @@ def test_the_miniatures_domain_is_what_was_decided(domain: Domain) -> None:
     assert domain.texts["negative"] == ("", "blurry, noisy", "dull, grey", "blurry, noisy, dull, grey")
     assert all("{prompt}" in text for text in domain.texts["positive"])
     assert domain.values["EmptyLatentImage.batch_size"] == (1,)
+    assert domain.values["KSamplerAdvanced.sampler_name"] == domain.values["KSampler.sampler_name"]
+    assert domain.values["KSamplerAdvanced.scheduler"] == domain.values["KSampler.scheduler"]
+    assert domain.upscale_factors == {"mini_x2.safetensors": 2}
 
 
 def test_a_domain_survives_being_written(domain: Domain) -> None:
@@ -30,7 +33,9 @@ def test_a_domain_survives_being_written(domain: Domain) -> None:
 
 def test_restrict_lists_the_domains_files_where_the_schema_lists_none(domain: Domain) -> None:
     schema = domain.restrict(Schema.core())
-    assert schema.nodes["CheckpointLoaderSimple"].inputs[0].choices == ("mini_base", "mini_pencil")
+    assert schema.nodes["CheckpointLoaderSimple"].inputs[0].choices == (
+        "mini_base", "mini_pencil", "mini_crowd",
+    )  # fmt: skip
     assert schema.nodes["KSampler"].inputs[4].choices == Schema.core().nodes["KSampler"].inputs[4].choices
     there = Schema.core().restrict(choices={"CheckpointLoaderSimple.ckpt_name": ["mini_base"]})
     with pytest.raises(DomainError, match="'mini_pencil' cannot be used"):

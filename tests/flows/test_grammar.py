@@ -33,20 +33,20 @@ def check_walk(grammar: Grammar, tokens: list[int]) -> Flow:
     assert validate(flow, codec.schema) == []
     assert codec.domain.issues(flow, codec.schema) == []
     # A flow holds what reaches an output, so a dead node would be among the tokens and missing here.
-    classes = [codec.vocabulary[token] for token in tokens if codec.vocabulary[token] in codec.domain.classes]
-    assert len(classes) == len(flow.nodes)
+    names = [codec.vocabulary[token].removesuffix(":continue") for token in tokens]
+    assert sum(name in codec.domain.classes for name in names) == len(flow.nodes)
     return flow
 
 
-def test_ten_thousand_walks_are_valid_and_complete(codec: Codec) -> None:
+def test_three_thousand_walks_are_valid_and_complete(codec: Codec) -> None:
     grammar, rng = Grammar(codec, 72), Random(8)
     keys = set()
-    for _ in range(10_000):
+    for _ in range(3_000):
         tokens = grammar.random_walk(rng)
         flow = check_walk(grammar, tokens)
         assert codec.encode(flow) == tokens
         keys.add(flow.key)
-    assert len(keys) > 9_900
+    assert len(keys) > 2_970
 
 
 @pytest.mark.parametrize("budget", [23, 24, 26, 28, 31, 37, 45])
@@ -136,7 +136,7 @@ def tiny(domain: Domain) -> Domain:
         "CheckpointLoaderSimple": 1, "CLIPTextEncode": 3,
     }  # fmt: skip
     content["values"] = {k: v for k, v in content["values"].items() if k.split(".")[0] in content["classes"]}
-    content |= {"max_pixel_steps": 48 * 48 * 20, "max_pixels": 96 * 100}
+    content |= {"max_pixel_steps": 48 * 48 * 20, "max_pixels": 96 * 100, "upscale_factors": {}}
     return Domain.from_json(content)
 
 
@@ -263,5 +263,6 @@ def test_an_equal_node_is_referred_to_not_written_again(codec: Codec) -> None:
     for name in [*start, *how, *texts]:
         state = grammar.advance(state, ids[name])
     assert [codec.vocabulary[t] for t in grammar.allowed(state)] == [
-        "CheckpointLoaderSimple.ckpt_name=mini_pencil"
+        "CheckpointLoaderSimple.ckpt_name=mini_pencil",
+        "CheckpointLoaderSimple.ckpt_name=mini_crowd",
     ]

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from miniature import diffusion
 from miniature.captions import tell_partly
-from miniature.diffusion import SCHEDULE, Pool, denoising_loss
+from miniature.diffusion import SCHEDULE, denoising_loss, load_checkpoint, save_checkpoint
+from miniature.pools import Pool, make_pool
 from miniature.scenes import Group, Scene, sample_scene
+from tests.miniature.untrained import make_untrained_base
 
 ALPHAS = DDPMScheduler(**SCHEDULE).alphas_cumprod
 SCENE = Scene((Group("star", "red"),), None, "night", "poster")
@@ -37,11 +40,14 @@ class _NoText(nn.Module):
         return (torch.zeros(len(ids), 4, 8),)
 
 
+def _pool(side: int = 16, value: float = 2.0) -> Pool:
+    return Pool([SCENE] * 10, [""] * 10, torch.full((10, 8, side, side), value).half())
+
+
 def _losses(steps: int, batch: int = 64, most_weight: float = 1.0) -> tuple[list[float], Tensor, Tensor]:
     """Run the loss over pictures whose latents are all 2; return losses, the noise that was added, and times."""
-    pool = Pool([SCENE] * 10, [""] * 10, torch.full((10, 4, 16, 16), 2.0).half())
     network = _Seen()
-    loss = denoising_loss(network, _NoText(), _words, pool, batch, most_weight=most_weight)
+    loss = denoising_loss(network, _NoText(), _words, [_pool()], batch, most_weight=most_weight)
     losses = []
     for step in range(steps):
         torch.manual_seed(step)
@@ -53,7 +59,7 @@ def _losses(steps: int, batch: int = 64, most_weight: float = 1.0) -> tuple[list
 
 def test_noise_moves_each_channels_mean() -> None:
     """Pixel noise has variance 1, a channel's mean 1/256 by chance alone and 0.25 ** 2 by the offset."""
-    _, noise, _ = _losses(30)  # 1,920 pictures, 7,680 channels: a variance is known to 1.6 %
+    _, noise, _ = _losses(30)  # 1,920 pictures, 15,360 channels: a variance is known to 1.2 %
     means = noise.mean((2, 3))
     assert means.var().item() == pytest.approx(0.25**2 + 1 / 256, rel=0.08)
     assert (noise - means[:, :, None, None]).var().item() == pytest.approx(1.0, rel=0.01)
@@ -77,6 +83,14 @@ def test_weights_of_noise_levels(most: float) -> None:
         assert float(weights[-1]) == most
 
 
+def test_pools_take_turns_and_fine_pictures_come_in_half_batches() -> None:
+    network = _Seen()
+    loss = denoising_loss(network, _NoText(), _words, [_pool(), _pool(24)], batch=6)
+    for step in range(4):
+        loss(step)
+    assert [tuple(noisy.shape) for noisy, _ in network.inputs] == 2 * [(6, 8, 16, 16), (3, 8, 24, 24)]
+
+
 def test_no_caption_tells_a_held_out_combination() -> None:
     """Facts of validation and test combinations are never told in training, whatever is left out."""
     rng = np.random.default_rng(0)
@@ -86,3 +100,57 @@ def test_no_caption_tells_a_held_out_combination() -> None:
     held_out = {t.text for t in told if t.split != "train"}
     assert held_out
     assert not texts & held_out
+
+
+@pytest.mark.parametrize(
+    ("unsaid", "words"),
+    [
+        ("style", ("poster", "pencil")),
+        ("texture", ("plain", "striped")),
+        ("size", ("small", "large", "tiny", "big")),
+    ],
+)
+def test_what_is_unsaid_is_in_no_caption(unsaid: str, words: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(1)
+    scenes = [sample_scene(rng) for _ in range(200)]
+
+    def naming(left_out: tuple[str, ...]) -> int:
+        texts = [diffusion._caption(scene, "", rng, left_out) for scene in scenes]
+        return sum(any(word in text for word in words) for text in texts)
+
+    assert naming((unsaid,)) == 0
+    assert naming(()) > 100
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_untrained_base(tmp_path_factory.mktemp("models"))
+
+
+def test_a_checkpoint_is_read_as_it_was_written(base: Path, tmp_path: Path) -> None:
+    unet, encoder, words, vae = load_checkpoint(base)
+    save_checkpoint(tmp_path / "again", *load_checkpoint(base))
+    again = load_checkpoint(tmp_path / "again")
+    for one, other in ((unet, again[0]), (encoder, again[1]), (vae, again[3])):
+        for (name, a), (_, b) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
+            assert torch.equal(a, b), name
+    assert words("a red star").input_ids == again[2]("a red star").input_ids
+    assert again[3].config.scaling_factor == 2.0
+    written = [path.read_text() for path in (tmp_path / "again").rglob("*.json")]
+    assert not any(str(base) in text for text in written), "a checkpoint names no folder of who made it"
+
+
+def test_a_pool_holds_scaled_latents_of_the_scenes_that_were_asked_for(base: Path) -> None:
+    pool = make_pool(base / "vae", seed=4, number=50, size=96, keep=lambda scene: scene.setting == "night")
+    assert len(pool.scenes) == len(pool.faults) == 50
+    assert {scene.setting for scene in pool.scenes} == {"night"}
+    assert pool.latents.shape == (50, 8, 24, 24)
+    assert any(pool.faults)
+    assert not all(pool.faults)
+    vae = load_checkpoint(base)[3]
+    vae.register_to_config(scaling_factor=6.0)
+    vae.save_pretrained(base.parent / "thrice")
+    again = make_pool(
+        base.parent / "thrice", seed=4, number=50, size=96, keep=lambda scene: scene.setting == "night"
+    )
+    torch.testing.assert_close(again.latents.float(), 3 * pool.latents.float(), rtol=5e-3, atol=1e-3)

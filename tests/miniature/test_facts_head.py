@@ -8,7 +8,9 @@ from miniature.judges.facts_head import FactsHead, answers_of
 from miniature.judges.images import View
 from miniature.scenes import COLORS, SHAPES, Group, Scene
 
-SCENE = Scene((Group("star", "red", 2), Group("circle", "blue")), "left", "night", "pencil")
+SCENE = Scene(
+    (Group("star", "red", 2), Group("circle", "blue")), "left", "night", "pencil", "large", "striped"
+)
 VIEW = View(SCENE, "noisy", 0.5, 64, False)
 
 
@@ -16,8 +18,9 @@ def test_answers_by_hand() -> None:
     counts, rest = answers_of(VIEW)[:24], answers_of(VIEW)[24:]
     told = {(c, s): counts[4 * i + j] for i, c in enumerate(COLORS) for j, s in enumerate(SHAPES)}
     assert {kind: n for kind, n in told.items() if n} == {("red", "star"): 2, ("blue", "circle"): 1}
-    # Blue stands before red, and right of it: left, right -> 1 + 1; night, pencil, and "noisy" is the second fault.
-    assert rest == [2, 2, 1, 2]
+    # Blue stands before red, and right of it: left, right -> 1 + 1; night, pencil, large, striped; "noisy" is the
+    # second fault.
+    assert rest == [2, 2, 1, 1, 1, 2]
 
 
 def test_words_may_tell_either_group_first() -> None:
@@ -40,5 +43,18 @@ def test_loss_of_a_head_that_knows_nothing() -> None:
         VIEW, fault=None
     )  # rated 7.0; noise at half strength takes 1.5 points from a pencil drawing
     rating = ((7.0 - 5.5) ** 2 + (5.5 - 5.5) ** 2) / 2 / 1.5**2
-    expected = 24 * 0.5 * math.log(4) + math.log(5) + math.log(3) + math.log(2) + math.log(10) + rating
+    expected = 24 * 0.5 * math.log(4) + math.log(5) + math.log(3) + 3 * math.log(2) + math.log(12) + rating
     assert head.loss(torch.randn(2, 8), [clean, VIEW]).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_nobody_knows_how_well_a_generated_picture_is_made() -> None:
+    """Its fault and rating are not asked for, so no gradient comes from them; an added fault is known."""
+    generated = replace(VIEW, fault=None, strength=0.0, generated=True)
+    assert answers_of(generated)[-1] == -100
+    assert answers_of(generated)[:-1] == answers_of(VIEW)[:-1]
+    assert answers_of(replace(VIEW, generated=True)) == answers_of(VIEW)
+    head, embedding = FactsHead(8), torch.randn(2, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(head.loss(embedding, [VIEW, generated]), head.layer.weight)
+    alone = head.loss(embedding[:1], [VIEW])
+    (expected,) = torch.autograd.grad(alone, head.layer.weight)
+    torch.testing.assert_close(gradient[-13:], expected[-13:])  # twelve faults or none, and the rating

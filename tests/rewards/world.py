@@ -13,7 +13,7 @@ from random import Random
 
 import numpy as np
 
-from flowsmith.flows import Codec, Domain, Flow, Link, Schema, augment, load_corpus
+from flowsmith.flows import Codec, Domain, Flow, Link, Node, Schema, augment, load_corpus
 from flowsmith.prompts import Split
 from flowsmith.scored_flows import ScoredFlow
 
@@ -68,8 +68,8 @@ def quality(scene: Scene, flow: Flow) -> float:
     """Return the score without noise."""
     value = scene.difficulty
     best_guidance = 5.0 if " a " in scene.text[1:] else 2.5
-    samplers = [node for node in flow.nodes if node.class_type == "KSampler"]
-    steps = [_number(node.get("steps")) * _number(node.get("denoise")) for node in samplers]
+    samplers = [node for node in flow.nodes if node.class_type in ("KSampler", "KSamplerAdvanced")]
+    steps = [_walked(node) for node in samplers]
     value -= 1.2 * math.exp(-sum(steps) / 8) + 0.2 * (len(samplers) - 1.5) ** 2
     value -= 0.3 * math.log(_number(samplers[-1].get("cfg")) / best_guidance) ** 2
     for node in flow.nodes:
@@ -81,6 +81,14 @@ def quality(scene: Scene, flow: Flow) -> float:
         elif node.class_type == "CLIPTextEncode" and "sharp" in str(node.get("text")):
             value += 0.2
     return value
+
+
+def _walked(node: Node) -> float:
+    """Return how many steps of a whole way a node walks."""
+    steps = _number(node.get("steps"))
+    if node.class_type == "KSampler":
+        return steps * _number(node.get("denoise"))
+    return min(steps, _number(node.get("end_at_step"))) - _number(node.get("start_at_step"))
 
 
 def _number(value: str | int | float | bool | Link | None) -> float:
