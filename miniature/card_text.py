@@ -98,7 +98,7 @@ def _figures(step: Reached) -> str:
     # A sweep has a table of its own.
     shown = {k: v for k, v in step.figures.items() if not k.startswith(("own at", "elsewhere at"))}
     missed = f"; **missed**: {', '.join(step.missed)} was asked" if step.missed else ""
-    return ", ".join(f"{name} {value:.3g}" for name, value in shown.items()) + missed
+    return ", ".join(f"{name} {value:.4g}" for name, value in shown.items()) + missed
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
