@@ -1,6 +1,7 @@
 """Is the miniature a fair testbed? Measured on its dense block of scored flows.
 
-    python benchmarks/fairness.py [--dense PATH] [--prompts PATH] [--out runs/benchmarks/fairness.json] [--strict]
+    python benchmarks/fairness.py [--dense PATH] [--prompts PATH] [--column score] [--out runs/benchmarks/fairness.json]
+        [--strict]
 
 A world is fair if the right flow depends on the prompt: choosing per prompt gains over the best fixed flow, no single
 label of a prompt tells what to choose, no flow is best on many prompts, and every kind of component matters
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dense", type=Path, default=DENSE, help=f"parquet of scored flows ({DENSE})")
     parser.add_argument("--prompts", type=Path, default=PROMPTS, help=f"facts of its prompts ({PROMPTS})")
+    parser.add_argument(
+        "--column", default="score", help="what is measured: score, or one judge, as judge_preference (score)"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help=f"what is written ({OUT})")
     parser.add_argument("--resamples", type=int, default=4000, help="bootstrap samples of prompts (4000)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a verdict is FAIL")
@@ -43,7 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"dense={options.dense}: it is not there; make one: python evaluate.py --config dense.yaml, and give "
                 "--dense runs/dense/export/scored_flows.parquet"
             )
-        block = dense_block(read_scored_flows(options.dense), str(options.dense))
+        table = read_scored_flows(options.dense)
+        if options.column not in table.column_names:
+            judges = [name for name in table.column_names if name.startswith("judge_")]
+            raise DenseBlockError(
+                f"column={options.column}: {options.dense} has no such column; name score or one of "
+                f"{', '.join(judges)}"
+            )
+        scored = table.set_column(table.column_names.index("score"), "score", table[options.column])
+        block = dense_block(scored, str(options.dense))
         known = {prompt.id: prompt for prompt in read_prompts(options.prompts)}
         missing = [prompt for prompt in block.prompts if prompt not in known]
         if missing:

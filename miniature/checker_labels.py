@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from scipy.stats import binomtest
+
 from flowsmith.errors import FlowsmithError
 from flowsmith.files import atomic_write
 from miniature.checker import Verdict
@@ -71,14 +73,12 @@ def compare(labels: Sequence[Label], verdicts: Sequence[Verdict]) -> Agreement:
     return Agreement(len(both) - len(wrong), len(both), len(seen) - len(both), len(labels) - len(seen), wrong)
 
 
-def wilson(right: int, number: int, z: float = 1.96) -> tuple[float, float]:
-    """Return Wilson's interval of a share, 0 to 1; it holds near the ends too, and is all of it for no trials."""
+def wilson(right: int, number: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share, 0 to 1; it holds near the ends too, and is all of it for no trials."""
     if not number:
         return 0.0, 1.0
-    share, spread = right / number, z * z / number
-    middle = (share + spread / 2) / (1 + spread)
-    reach = z / (1 + spread) * math.sqrt(share * (1 - share) / number + spread / number / 4)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    interval = binomtest(right, number).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def read_labels(path: Path) -> list[Label]:

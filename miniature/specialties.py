@@ -19,7 +19,6 @@ from miniature.scenes import MAX_OBJECTS, Scene
 from miniature.training import fit
 from miniature.vae import FINE, SIZE
 
-_BATCH = 32
 _UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
 _TEXT_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
@@ -80,7 +79,7 @@ def fine_tune(
     """
     unet, encoder, words, vae = load_checkpoint(base)
     pools = _pools(base, specialty, seed + 100, pictures)
-    loss = denoising_loss(unet, encoder, words, pools, _BATCH, unsaid=specialty.unsaid)
+    loss = denoising_loss(unet, encoder, words, pools, unsaid=specialty.unsaid)
     modules = {"unet": unet, "text": encoder}
     fit(specialty.name, modules, loss, steps=steps, lr=6e-4, scratch=scratch, ema=0.99)
     save_checkpoint(out, unet, encoder, words, vae)
@@ -108,7 +107,7 @@ def train_lora(
         model.requires_grad_(False)
         config = LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=layers)
         inject_adapter_in_model(config, model)
-    loss = denoising_loss(unet, encoder, words, pools, _BATCH, unsaid=specialty.unsaid)
+    loss = denoising_loss(unet, encoder, words, pools, unsaid=specialty.unsaid)
     modules = {"unet": unet, "text": encoder}
     fit(specialty.name, modules, loss, steps=steps, lr=3e-3, scratch=scratch, ema=0.99)
     weights = {

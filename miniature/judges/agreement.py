@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 from flowsmith.files import atomic_write
 from flowsmith.metrics import AestheticScore, ClipScore, Judge, PreferenceScore
@@ -95,11 +95,10 @@ def generated_auc(
 
 def auc(values: ArrayLike, right: Sequence[bool] | np.ndarray[Any, np.dtype[np.bool_]]) -> float:
     """Return how often a right picture has a higher value than a wrong one, ties as half; nan without both kinds."""
-    ranks, right = rankdata(values), np.asarray(right)
-    positive, negative = int(right.sum()), int((~right).sum())
-    if not positive or not negative:
+    values, right = np.asarray(values, float), np.asarray(right)
+    if right.all() or not right.any():
         return float("nan")
-    return float((ranks[right].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    return float(mannwhitneyu(values[right], values[~right]).statistic / (right.sum() * (~right).sum()))
 
 
 def main() -> int:

@@ -98,9 +98,9 @@ def test_interval_of_a_share() -> None:
     assert wilson(0, 10) == pytest.approx((0.0, 0.278), abs=5e-4)
     assert wilson(10, 10)[1] == pytest.approx(1.0)
     assert wilson(0, 0) == (0.0, 1.0)
-    # The ends are where the share that was seen lies 1.96 deviations from the true one.
+    # The ends are where the share that was seen lies 1.959964 deviations from the true one.
     for end in wilson(190, 200):
-        assert abs(0.95 - end) == pytest.approx(1.96 * (end * (1 - end) / 200) ** 0.5)
+        assert abs(0.95 - end) == pytest.approx(1.959963985 * (end * (1 - end) / 200) ** 0.5)
 
 
 def test_verdicts_stand_in_the_sheets_order() -> None:

@@ -46,7 +46,7 @@ def test_training_sees_the_specialty_alone_and_never_names_it(
     seen: dict[str, Any] = {}
 
     def stop(
-        unet: Any, encoder: Any, words: Any, pools: tuple[Pool, ...], batch: int, unsaid: tuple[str, ...]
+        unet: Any, encoder: Any, words: Any, pools: tuple[Pool, ...], unsaid: tuple[str, ...]
     ) -> Callable[[int], Tensor]:
         seen.update(pools=pools, unsaid=unsaid)
         raise InterruptedError
