@@ -70,7 +70,8 @@ def _is_one(found: Found, group: Mapping[str, Any]) -> Verdict:
     """Say whether an object is of the group's shape and colour."""
     if group["shape"] not in (found.shape, found.rival) or group["color"] not in (None, found.color):
         return False
-    return True if found.sure and found.rival is None else None
+    told_and_mixed = group["color"] is not None and not found.pure
+    return True if found.sure and found.rival is None and not told_and_mixed else None
 
 
 def _stands(a: Found, b: Found, relation: str) -> Verdict:

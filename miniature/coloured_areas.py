@@ -4,6 +4,7 @@ Every picture is brought to one side first, so that all thresholds hold whatever
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,27 @@ SIDE = 160  # pixels: of uneven sides the geometric mean; small tips and gaps su
 _BLUR = 1.6  # pixels: closes the gaps between hatches
 _MIN_CHROMA = 34  # of 255: backgrounds stay below 10, dark stripes between hatches above 45
 _MAYBE_AREA = 0.006  # from here on it may be an object
+_BRIGHT = 80.0  # of 255: a background on which dark stripes can be told from it
+_DARK = 0.55  # of the background's brightness: darker is no background
+_OUTLINE = 2  # pixels: half of what a poster's outline is wide
+_MOST_NARROW = 8  # pixels: half of what the bridge between two objects may be wide
+
+
+@dataclass(frozen=True)
+class Area:
+    """A connected area of colour.
+
+    Attributes:
+        color: The palette's hue that most of it is nearest to.
+        purity: Share of that hue.
+        window: Where it lies in the picture.
+        mask: Of the window, without small holes.
+    """
+
+    color: Color
+    purity: float
+    window: Window
+    mask: Mask
 
 
 def to_side(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -44,26 +66,86 @@ def chroma(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(pixels.max(0) - pixels.min(0))
 
 
-def coloured_areas(pixels: NDArray[np.float32]) -> Iterator[tuple[Color, Window, Mask]]:
-    """Yield the connected areas of one colour in a picture of `to_side`.
+def coloured_areas(pixels: NDArray[np.float32]) -> Iterator[tuple[Area, list[Area]]]:
+    """Yield the connected areas of colour in a picture of `to_side`: each as a whole, and its parts of one hue.
 
-    Each is a colour, its window in the picture, and a mask in the window, without holes.
+    Dark stripes have no hue of their own; on a bright background they belong to the colour next to them.
     """
     least = _MAYBE_AREA * pixels.shape[1] * pixels.shape[2]
     smooth = smoothed(pixels)
     vivid = chroma(smooth) > _MIN_CHROMA
+    if not vivid.any():
+        return
     hue = np.full(vivid.shape, -1)
     hue[vivid] = _hue_index(smooth[:, vivid])
-    color: Color
-    for index, color in enumerate(COLORS):
-        here = hue == index
-        if here.sum() < least:
+    body = vivid | _dark(smooth, vivid)
+    nearest = ndimage.distance_transform_edt(~vivid, return_distances=False, return_indices=True)
+    hue = np.where(body, hue[tuple(nearest)], -1)
+    labels, _ = ndimage.label(body)
+    for label, window in enumerate(ndimage.find_objects(labels), 1):
+        here = labels[window] == label
+        if (here & vivid[window]).sum() < least / 2 or here.sum() < least:
             continue
-        labels, _ = ndimage.label(here)
-        for label, window in enumerate(ndimage.find_objects(labels), 1):
-            mask = ndimage.binary_fill_holes(labels[window] == label)
-            if mask.sum() >= least:
-                yield color, window, mask
+        hues = np.where(here, hue[window], -1)
+        yield _area(window, here, hues), [part for part in _parts(window, hues) if part.mask.sum() >= least]
+
+
+def split(area: Area) -> list[Area]:
+    """Take an area apart where it is narrow: objects that touch; the area alone where no cut leaves two of a size."""
+    least = _MAYBE_AREA * SIDE**2
+    for width in range(1, _MOST_NARROW + 1):
+        labels, number = ndimage.label(ndimage.binary_opening(area.mask, iterations=width))
+        sizes = ndimage.sum_labels(labels > 0, labels, range(1, number + 1))
+        kept = [label for label, size in enumerate(sizes, 1) if size >= least]
+        if len(kept) > 1:
+            seeds = np.where(np.isin(labels, kept), labels, 0)
+            nearest = ndimage.distance_transform_edt(seeds == 0, return_distances=False, return_indices=True)
+            owner = np.where(area.mask, seeds[tuple(nearest)], 0)
+            return [_cropped(area, owner == label) for label in kept]
+    return [area]
+
+
+def _dark(smooth: NDArray[np.float32], vivid: Mask) -> Mask:
+    """Return what is too dark for a bright background and too wide for an outline: nothing at night."""
+    brightness = smooth.max(0)
+    around = float(np.median(brightness[~vivid])) if not vivid.all() else 0.0
+    if around < _BRIGHT:
+        return np.zeros_like(vivid)
+    wide = ndimage.binary_opening((brightness < _DARK * around) & ~vivid, iterations=_OUTLINE)
+    return np.asarray(wide)
+
+
+def _parts(window: Window, hues: NDArray[np.intp]) -> Iterator[Area]:
+    for index in np.unique(hues[hues >= 0]):
+        labels, _ = ndimage.label(hues == index)
+        for label, inner in enumerate(ndimage.find_objects(labels), 1):
+            where = tuple(
+                slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, inner, strict=True)
+            )
+            here = labels[inner] == label
+            yield _area((where[0], where[1]), here, np.where(here, hues[inner], -1))
+
+
+def _area(window: Window, here: Mask, hues: NDArray[np.intp]) -> Area:
+    counts = np.bincount(hues[hues >= 0], minlength=len(COLORS))
+    best = int(counts.argmax())
+    color: Color = COLORS[best]
+    return Area(color, float(counts[best] / counts.sum()), window, _filled(here))
+
+
+def _filled(here: Mask) -> Mask:
+    """Return a mask without small holes; what several objects that touch enclose is none of theirs."""
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(here) & ~here)
+    sizes = np.bincount(holes.ravel())
+    small = sizes < _MAYBE_AREA * SIDE**2
+    small[0] = False
+    return np.asarray(here | small[holes])
+
+
+def _cropped(area: Area, mask: Mask) -> Area:
+    (inner,) = ndimage.find_objects(mask.astype(np.int8))
+    tall, wide = (slice(w.start + i.start, w.start + i.stop) for w, i in zip(area.window, inner, strict=True))
+    return Area(area.color, area.purity, (tall, wide), mask[inner])
 
 
 def _hue_index(image: NDArray[np.float32]) -> NDArray[np.intp]:

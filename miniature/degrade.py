@@ -1,4 +1,4 @@
-"""Faults of pictures that people have words for: blur, noise, flat light."""
+"""What people have words for in a picture's making: blur, noise and flat light, sharpness and strong colours."""
 
 from typing import Literal, get_args
 
@@ -12,6 +12,12 @@ FAULT_WORDS: dict[Fault, tuple[str, ...]] = {
     "blurry": ("blurry", "blurry, soft"),
     "noisy": ("noisy", "noisy, grainy"),
     "dull": ("dull, grey", "dull", "grey"),
+}
+Virtue = Literal["sharp", "vivid"]
+VIRTUES: tuple[Virtue, ...] = get_args(Virtue)
+VIRTUE_WORDS: dict[Virtue, tuple[str, ...]] = {
+    "sharp": ("sharp, clean", "sharp", "clean"),
+    "vivid": ("vivid colors", "vivid"),
 }
 PRAISE = ("sharp, clean", "vivid colors", "sharp", "clean", "vivid")
 
@@ -30,4 +36,15 @@ def degrade(
         grey = pixels.mean(-1, keepdims=True)
         flat = 128 + 0.55 * (grey + 0.3 * (pixels - grey) - 128)
         pixels = pixels + strength * (flat - pixels)
+    return np.asarray(np.clip(pixels + 0.5, 0, 255), np.uint8)
+
+
+def enhance(image: NDArray[np.uint8], virtue: Virtue, strength: float) -> NDArray[np.uint8]:
+    """Return the picture (height x width x 3) with crisper edges or stronger colours; strength 0 changes nothing."""
+    pixels = image.astype(np.float32)
+    if virtue == "sharp":
+        radius = 0.8 * image.shape[0] / 64  # as wide at every size
+        pixels = pixels + 1.2 * strength * (pixels - ndimage.gaussian_filter(pixels, (radius, radius, 0)))
+    else:
+        pixels = pixels + 0.45 * strength * (pixels - pixels.mean(-1, keepdims=True))
     return np.asarray(np.clip(pixels + 0.5, 0, 255), np.uint8)

@@ -1,8 +1,8 @@
 """The miniature's base generator: a UNet with its text encoder.
 
 Epsilon prediction under Stable Diffusion's scaled-linear schedule, one caption in ten left empty for classifier-free
-guidance. One picture in six carries a fault that its caption names, so that wording and negative prompts do something.
-Every third batch is of 96 pixels a side, the others of 64.
+guidance. One picture in six carries a fault and one a virtue that its caption names, so that wording and negative
+prompts do something. Every third batch is of 96 pixels a side, the others of 64.
 
 That schedule never reaches pure noise, so the brightness of a picture leaks through its noisiest latents, and a model
 that learned to read it there makes every picture middling grey when it starts from pure noise (arXiv 2305.08891). The
@@ -10,6 +10,7 @@ base is therefore trained in two phases: first by min-SNR (arXiv 2303.09556), wh
 with offset noise, which moves each channel's mean and so drowns the leak, and a loss that weighs errors of the picture
 alike at all high noise levels (truncated SNR, arXiv 2202.00512), where only the caption can tell the setting. The
 other order did not work: a base that learned settings first hardly learned to read the words for objects afterwards.
+A third phase trains both together, and the text encoder to say what it read.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -27,10 +28,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from flowsmith.files import atomic_write
 from miniature.captions import tell_partly
-from miniature.degrade import PRAISE
 from miniature.pools import Pool, make_pool
 from miniature.scenes import Scene
 from miniature.text_encoder import MAX_TOKENS, WIDTH, new_text_encoder
+from miniature.told_facts import ToldFacts
 from miniature.training import fit, half_precision
 from miniature.vae import CHANNELS, FINE, SIZE
 
@@ -41,6 +42,8 @@ _EMPTY = 0.1  # share of captions left empty
 _LEAST_SNR, _MOST_SNR = 1.0, 5.0  # between these an error of the picture weighs by the SNR
 _OFFSET = 0.25  # deviation of a channel's mean noise, beside unit noise per pixel
 _TRUNCATED = 20.0  # most weight of a squared error of the noise in the base's second phase
+_TOGETHER = 5.0  # the same in its third
+_TOLD = 0.02  # weight of reading a caption's facts from its encoding
 SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -89,14 +92,42 @@ def train_base(
     torch.manual_seed(seed)
     words = CLIPTokenizer.from_pretrained(tokenizer)
     unet, encoder = new_unet(), new_text_encoder(words)
-    native = make_pool(vae, seed=seed + 1, number=_NATIVE_POOL)
-    pools = [native, native, make_pool(vae, seed=seed + 1, number=_FINE_POOL, size=FINE)]
+    pools = base_pools(vae, seed + 1)
     modules = {"unet": unet, "text": encoder}
     loss = denoising_loss(unet, encoder, words, pools, offset=0.0)
     fit("base_objects", modules, loss, steps=steps, lr=2e-3, scratch=scratch, ema=0.998, warmup=200)
     loss = denoising_loss(unet, encoder, words, pools, most_weight=_TRUNCATED)
     fit("base_settings", modules, loss, steps=settings, lr=1.2e-3, scratch=scratch, ema=0.995)
     save_checkpoint(out, unet, encoder, words, AutoencoderKL.from_pretrained(vae))
+
+
+def refine_base(out: Path, *, base: Path, seed: int, steps: int, scratch: Path) -> None:
+    """Go on training a base on objects and settings together, and write it.
+
+    Its text encoder must now also say, linearly and after the last word, what the caption tells: a denoising loss
+    alone taught it neither which colour is whose nor which side is left.
+
+    Args:
+        out: Folder to write.
+        base: What `train_base` wrote.
+        seed: Of the data.
+        steps: Of 32 pictures each, every third step's of 96 pixels a side and half as many.
+        scratch: Folder of checkpoints; a stopped run goes on from there.
+    """
+    torch.manual_seed(seed)
+    unet, encoder, words, vae = load_checkpoint(base)
+    told = ToldFacts()
+    pools = base_pools(base / "vae", seed + 11)
+    loss = denoising_loss(unet, encoder, words, pools, most_weight=_TOGETHER, told=told)
+    modules = {"unet": unet, "text": encoder, "told": told}
+    fit("base_together", modules, loss, steps=steps, lr=1.5e-3, scratch=scratch, ema=0.998, warmup=200)
+    save_checkpoint(out, unet, encoder, words, vae)
+
+
+def base_pools(vae: Path, seed: int) -> list[Pool]:
+    """Return what the base's steps take turns with: two steps at the native size, one at the finer."""
+    native = make_pool(vae, seed=seed, number=_NATIVE_POOL)
+    return [native, native, make_pool(vae, seed=seed, number=_FINE_POOL, size=FINE)]
 
 
 def denoising_loss(
@@ -108,6 +139,7 @@ def denoising_loss(
     offset: float = _OFFSET,
     most_weight: float = 1.0,
     unsaid: Collection[str] = (),
+    told: ToldFacts | None = None,
 ) -> Callable[[int], Tensor]:
     """Return step -> loss; captions and pictures follow from the step, noise from torch's global generator.
 
@@ -120,6 +152,7 @@ def denoising_loss(
         offset: Deviation of a channel's mean noise, beside unit noise per pixel.
         most_weight: Most weight of a squared error of the noise; 1 is min-SNR, more counts high noise levels more.
         unsaid: Facts that captions leave out, so that what is trained becomes a habit and needs no word.
+        told: Reads the captions' facts from the text encoder's output; its loss is added.
     """
     schedule = DDPMScheduler(**SCHEDULE)
     alphas = schedule.alphas_cumprod
@@ -130,7 +163,8 @@ def denoising_loss(
         rng, pool = np.random.default_rng((step, 7)), pools[step % len(pools)]
         number = batch if pool.latents.shape[-1] <= SIZE // 4 else batch // 2
         picked = rng.integers(len(pool.scenes), size=number)
-        texts = [_caption(pool.scenes[i], pool.faults[i], rng, unsaid) for i in picked]
+        captions = [_caption(pool.scenes[i], pool.making[i], rng, unsaid) for i in picked]
+        texts = [text for text, _ in captions]
         ids = tokenizer(
             texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
         )
@@ -142,22 +176,25 @@ def denoising_loss(
         with half_precision():
             output = unet(noisy, time, encoder_hidden_states=text).sample
         total: Tensor = (weights[time] * ((output.float() - noise) ** 2).mean((1, 2, 3))).mean()
+        if told is not None:
+            ended = ids.input_ids == tokenizer.eos_token_id
+            total = total + _TOLD * told.loss(text, ended, [facts for _, facts in captions])
         return total
 
     return loss
 
 
-def _caption(scene: Scene, fault: str, rng: np.random.Generator, unsaid: Collection[str] = ()) -> str:
-    """Word a training caption: only facts of the train split are ever told, faults always are."""
+def _caption(
+    scene: Scene, making: str, rng: np.random.Generator, unsaid: Collection[str] = ()
+) -> tuple[str, dict[str, Any] | None]:
+    """Word a training caption and return its facts: only those of the train split are told, its making always is."""
     if rng.random() < _EMPTY:
-        return ""
+        return "", None
     for _ in range(8):
         told = tell_partly(scene, rng, unsaid)
         if told.split == "train":
-            if fault:
-                return f"{told.text}, {fault}"
-            return f"{told.text}, {rng.choice(PRAISE)}" if rng.random() < 0.3 else told.text
-    return fault
+            return f"{told.text}, {making}" if making else told.text, told.facts
+    return making, None
 
 
 def load_checkpoint(folder: Path, lora: Path | None = None) -> tuple[Any, Any, Any, Any]:

@@ -38,7 +38,7 @@ PROMPTS, LABELS = HERE / "data" / "prompts.jsonl", HERE / "data" / "checker_labe
 WEIGHTS = HERE / "weights"
 # As made, sharpened, enlarged, larger from the start: whatever flows do to a picture, the checker must see through.
 FLOWS = ("default", "sharpened", "upscaled", "upscaled_sharpened", "hires_sharpened", "canvas_96")
-NUMBER = 35  # prompts, each with every flow
+NUMBER = 42  # prompts, each with every flow
 _LIST = "pictures.json"  # what is on the sheets, in their order
 
 

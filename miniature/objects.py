@@ -3,6 +3,7 @@
 It knows the world's shapes and nothing of any prompt. A reading that could go either way is told as such, not guessed.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from miniature.coloured_areas import SIDE, Mask, Window, chroma, coloured_areas, to_side
+from miniature.coloured_areas import SIDE, Area, Mask, Window, chroma, coloured_areas, split, to_side
 from miniature.scenes import SHAPES, STYLES, TEXTURES, Color, Shape, Size, Texture, draw_object
 
 _MIN_AREA = 0.008  # of the picture: half of the smallest star
 _LIKENESS = (0.66, 0.70)  # intersection over union with the best shape: no object below, surely one above
+_ROUND = 0.80  # the same of a circle, surely: any blob is somewhat like one
+_PURE = 0.75  # share of its colour in an object that is of that colour
 _LEAD = 0.02  # over the next shape; with less it may be that one
+_UNLIKE_LEAD = 0.08  # the same where it is not much like any
 _FIT = 24  # side of the normalised outline that is compared with each shape's
 _RIM = 4  # pixels next to the outline, where colour blends with what is around
 _REACH = 6  # pixels: as far outside its mask the tip of a star may lie
@@ -42,6 +46,7 @@ class Found:
         texture: None where it lies between plain and striped.
         sure: Whether it is an object beyond doubt, by outline and area.
         rival: Another shape that it may be as well.
+        pure: Whether it is of one colour; if not, `color` is that of most of it.
     """
 
     shape: Shape
@@ -53,6 +58,7 @@ class Found:
     texture: Texture | None
     sure: bool = True
     rival: Shape | None = None
+    pure: bool = True
 
 
 def find_objects(image: NDArray[np.uint8], *, any_outline: bool = False) -> list[Found]:
@@ -68,17 +74,45 @@ def find_objects(image: NDArray[np.uint8], *, any_outline: bool = False) -> list
     pixels = to_side(image)
     _, height, width = pixels.shape
     found: list[tuple[int, Found]] = []
-    for color, window, mask in coloured_areas(pixels):
+    for area in _whole_objects(pixels):
+        mask, window = area.mask, area.window
         likeness, shape, rival = _most_like(mask)
         if likeness < _LIKENESS[0] and not any_outline:
             continue
-        area = int(mask.sum())
-        sure = likeness >= _LIKENESS[1] and area >= _MIN_AREA * height * width
+        sure = likeness >= _enough(shape) and mask.sum() >= _MIN_AREA * height * width
         y, x = (float(s.start + c + 0.5) for s, c in zip(window, ndimage.center_of_mass(mask), strict=True))
         size, texture = _measure(pixels, window, mask, shape)
-        one = Found(shape, color, x / width, y / height, likeness, size, texture, sure, rival)
-        found.append((area, one))
+        pure = area.purity >= _PURE
+        one = Found(shape, area.color, x / width, y / height, likeness, size, texture, sure, rival, pure)
+        found.append((int(mask.sum()), one))
     return [f for _, f in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _whole_objects(pixels: NDArray[np.float32]) -> Iterator[Area]:
+    """Yield each coloured area whole or in parts, by hue or at its narrows: whichever is more like shapes.
+
+    A star in two colours is more like a star than its halves are; two objects that touch are not.
+    """
+    for whole, parts in coloured_areas(pixels):
+        best = [whole] if not parts or _mean_likeness([whole]) >= _mean_likeness(parts) else parts
+        for area in best:
+            yield from _apart(area)
+
+
+def _apart(area: Area) -> list[Area]:
+    """Cut what is like no shape at its narrows, as often as that makes its parts more like shapes."""
+    likeness = _most_like(area.mask)[0]
+    if likeness >= _LIKENESS[0] or len(cut := split(area)) == 1:
+        return [area]
+    parts = [part for piece in cut for part in _apart(piece)]
+    return parts if _mean_likeness(parts) > likeness else [area]
+
+
+def _mean_likeness(areas: Sequence[Area]) -> float:
+    """Return the mean likeness with a shape, weighed by area."""
+    return float(
+        np.average([_most_like(a.mask)[0] for a in areas], weights=[int(a.mask.sum()) for a in areas])
+    )
 
 
 def _measure(
@@ -123,7 +157,12 @@ def _most_like(mask: Mask) -> tuple[float, Shape, Shape | None]:
         both = (templates & seen).sum(1)
         likeness.append((float((both / (templates | seen).sum(1)).max()), shape))
     (best, shape), (second, rival) = sorted(likeness, reverse=True)[:2]
-    return best, shape, rival if best - second < _LEAD else None
+    lead = _LEAD if best >= _enough(shape) else _UNLIKE_LEAD
+    return best, shape, rival if best - second < lead else None
+
+
+def _enough(shape: Shape) -> float:
+    return _ROUND if shape == "circle" else _LIKENESS[1]
 
 
 def _fit_window(mask: Mask) -> Mask:
@@ -148,7 +187,6 @@ def _templates(shape: Shape) -> Mask:
                 canvas = np.full((64, 64, 3), 128, np.float32)
                 where = (0.5, 0.5, radius)
                 draw_object(canvas, shape, "red", style, texture, where, np.random.default_rng(0))
-                rows += [
-                    _fit_window(m).ravel() for _, _, m in coloured_areas(to_side(canvas.astype(np.uint8)))
-                ]
+                areas = coloured_areas(to_side(canvas.astype(np.uint8)))
+                rows += [_fit_window(whole.mask).ravel() for whole, _ in areas]
     return np.stack(rows)

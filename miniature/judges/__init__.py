@@ -24,7 +24,7 @@ def steps(out: Path, *, vae: Path | None, models: Path, seed: int, scratch: Path
     from miniature.judges.generated import gate_generated, make_generated
     from miniature.judges.preference import gate_preference, train_preference
 
-    first, generated = scratch / "clip", scratch / "generated"
+    first, longer, generated = scratch / "clip", scratch / "clip_longer", scratch / "generated"
     clip, head = out / "clip", out / "aesthetic" / HEAD
 
     def preference(name: str, half: int, start: Path) -> Step:
@@ -47,8 +47,23 @@ def steps(out: Path, *, vae: Path | None, models: Path, seed: int, scratch: Path
     return [
         Step(
             "clip",
-            lambda: train_clip(first, seed=seed, steps=2200, scratch=scratch, vae=vae),
+            lambda: train_clip(first, name="clip", seed=seed, steps=2200, scratch=scratch, vae=vae),
             lambda: gate_clip(first, seed=seed),
+            {"near misses": 0.8},
+        ),
+        Step(
+            "clip_longer",
+            lambda: train_clip(
+                longer,
+                name="clip_longer",
+                seed=seed,
+                steps=2000,
+                scratch=scratch,
+                lr=8e-4,
+                vae=vae,
+                start=first,
+            ),
+            lambda: gate_clip(longer, seed=seed),
             {"near misses": 0.8},
         ),
         Step(
@@ -61,12 +76,14 @@ def steps(out: Path, *, vae: Path | None, models: Path, seed: int, scratch: Path
             "clip_generated",
             lambda: train_clip(
                 clip,
+                name="clip_generated",
                 seed=seed,
                 steps=700,
                 scratch=scratch,
+                lr=3e-4,
                 vae=vae,
                 families=1500,
-                start=first,
+                start=longer,
                 generated=generated,
             ),
             lambda: gate_clip(clip, seed=seed),
@@ -75,12 +92,12 @@ def steps(out: Path, *, vae: Path | None, models: Path, seed: int, scratch: Path
         Step(
             "aesthetic",
             lambda: train_aesthetic(
-                head, clip=clip, seed=seed, steps=1500, scratch=scratch, vae=vae, generated=generated
+                head, clip=clip, seed=seed, steps=900, scratch=scratch, vae=vae, generated=generated
             ),
             lambda: gate_aesthetic(clip, head, seed=seed, vae=vae),
             {"rank correlation": 0.6, "ordered": 0.75},
         ),
         preference("preference", 0, clip),
         # From the CLIP that has seen no generated picture: the less two models share, the more one says of the other.
-        preference("preference_held_out", 1, first),
+        preference("preference_held_out", 1, longer),
     ]

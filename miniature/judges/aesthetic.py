@@ -1,9 +1,11 @@
 """The aesthetic head: what people think of a picture's making, read from the CLIP's embedding.
 
 How a generated picture should be rated nobody knows, but what a fault added to it costs is known; so from these the
-head learns differences.
+head learns differences. Generated pictures are a little soft, and to sharpen them a little looks like mending a fault;
+so the head is told for each strength that flows may choose whom it pleases, and that over all it gains nothing.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,14 @@ from torchmetrics.functional import spearman_corrcoef
 from flowsmith.files import atomic_write
 from flowsmith.metrics import AestheticHead, AestheticScore, ClipEncoder
 from miniature.captions import sample_pair
-from miniature.judges.faults import FAULTS, Fault, rating, spoil
+from miniature.judges.faults import FAULTS, MATTERS_OF_TASTE, rating, spoil
 from miniature.judges.images import NATIVE, make_pool
-from miniature.judges.shown import load_generated
+from miniature.judges.shown import Shown, load_generated
 from miniature.scenes import render
 from miniature.training import fit
 
-_TASTES: tuple[Fault, ...] = ("sharpened", "vivid")
+_ALPHAS = (0.05, 0.1, 0.2)  # of ImageSharpen, which flows may choose
+_NOTHING_GAINED = 30.0  # weight of the mean gain's square, beside 1 for the pictures' own errors
 
 
 def train_aesthetic(
@@ -52,7 +55,9 @@ def train_aesthetic(
     encoder, pool = ClipEncoder.load(clip), make_pool(families, seed + 2, vae)
     embeddings = encoder.encode_images(list(pool.images))
     ratings = torch.tensor([view.rating for view in pool.views])
-    pairs = _spoilt_pairs(encoder, generated, seed) if generated else None
+    shown = load_generated(generated, seed + 5, spoilt=1.0) if generated else None
+    pairs = _spoilt_pairs(encoder, shown, shown.spoilt) if shown else None
+    sharpened = _sharpened_pairs(encoder, generated, seed) if generated else []
     head = AestheticHead(embeddings.shape[1])
     # Start at the mean: five affine layers find a distant constant slowly.
     head.load_state_dict({**head.state_dict(), "layers.7.bias": ratings.mean()[None]})
@@ -63,6 +68,9 @@ def train_aesthetic(
         if pairs:
             clean, spoilt, change = pairs
             error = error + mse_loss(head(spoilt) - head(clean), change)
+        for clean, spoilt, change in sharpened:
+            gain = head(spoilt) - head(clean)
+            error = error + mse_loss(gain, change) + _NOTHING_GAINED * gain.mean() ** 2
         return error
 
     fit("aesthetic", {"head": head}, loss, steps=steps, lr=2e-3, scratch=scratch, ema=0.99)
@@ -89,7 +97,7 @@ def gate_aesthetic(
         scene, other = (sample_pair(rng, "validation")[0] for _ in range(2))
         clean, ghost = render(scene, NATIVE, rng), render(other, NATIVE, rng)
         for fault in FAULTS[:-1]:
-            for strengths in ((0.3, 0.9), (0.0, 0.4)) if fault in _TASTES else ((0.3, 0.9),):
+            for strengths in ((0.3, 0.9), (0.0, 0.4)) if fault in MATTERS_OF_TASTE else ((0.3, 0.9),):
                 true = [rating(scene, fault, s, fine=False) for s in strengths]
                 spoilt = [torch.from_numpy(spoil(clean, fault, s, rng, ghost).copy()) for s in strengths]
                 pictures += [s.permute(2, 0, 1) for s in spoilt]
@@ -102,12 +110,19 @@ def gate_aesthetic(
     return {"rank correlation": float(rank), "ordered": ordered, "taste": tasteful}
 
 
-def _spoilt_pairs(encoder: ClipEncoder, generated: Path, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _spoilt_pairs(encoder: ClipEncoder, shown: Shown, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return embeddings of generated pictures before and after they were spoilt, and by how much their rating rose."""
-    shown = load_generated(generated, seed + 5, spoilt=1.0)
-    rows = [row for row, origin in enumerate(shown.clean) if origin != row]
     before = [shown.clean[row] for row in rows]
-    views = [(shown.views[row], shown.views[origin]) for row, origin in zip(rows, before, strict=True)]
-    change = torch.tensor([after.rating - view.rating for after, view in views if after and view])
     clean, spoilt = (encoder.encode_images([shown.images[row] for row in some]) for some in (before, rows))
-    return clean, spoilt, change
+    return clean, spoilt, torch.tensor(shown.gains(rows))
+
+
+def _sharpened_pairs(encoder: ClipEncoder, generated: Path, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return the same of pictures that were sharpened alone, for each strength that flows may choose."""
+    strengths = [alpha**0.5 for alpha in _ALPHAS]
+    shown = load_generated(generated, seed + 5, spoilt=1.0, only=("sharpened", strengths))
+    strength_of = {row: view.strength for row in shown.spoilt if (view := shown.views[row])}
+    return [
+        _spoilt_pairs(encoder, shown, [row for row in shown.spoilt if strength_of[row] == strength])
+        for strength in strengths
+    ]

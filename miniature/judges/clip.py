@@ -6,8 +6,8 @@ picture (`facts_head`). A caption may be true of several pictures of a batch, si
 these count as right, as far as the facts can tell. Some captions name the fault, so that the embedding holds what an
 aesthetic head is to read from it.
 
-It is trained twice: on pictures drawn from scenes, then, once there is a generator, on half as many of these beside
-generated pictures, whose objects are smudged in ways that no drawn fault is.
+It is trained in three rounds: two on pictures drawn from scenes, since relations come late, and, once there is a
+generator, one on half as many of these beside generated pictures, whose objects are smudged as no drawn fault does it.
 """
 
 from pathlib import Path
@@ -39,9 +39,11 @@ _FACTS = 0.25  # weight of the linear reading of facts
 def train_clip(
     out: Path,
     *,
+    name: str,
     seed: int,
     steps: int,
     scratch: Path,
+    lr: float = 1e-3,
     vae: Path | None = None,
     families: int = 3000,
     start: Path | None = None,
@@ -51,38 +53,40 @@ def train_clip(
 
     Args:
         out: Folder to write.
+        name: Of this training; another round has another.
         seed: Of weights and data.
         steps: Of 64 pictures each; 2,200 take about forty minutes on one core.
         scratch: Folder of checkpoints; a stopped run goes on from there.
+        lr: Peak learning rate.
         vae: Autoencoder's folder, so that its look is known and not preferred.
         families: Size of the pool, in families of four.
-        start: Folder of a CLIP to go on from, trained with the same ``scratch``; None starts anew.
-        generated: What `make_generated` wrote; then half of every batch are its pictures, some of them spoilt.
+        start: Folder of a CLIP to go on from, called as its training, with the same ``scratch``; None starts anew.
+        generated: What `make_generated` wrote; then half of every batch are its pictures, as made and spoilt.
     """
     import open_clip
 
     torch.manual_seed(seed)
-    # The names of fit's states: of the build's two steps.
-    name, facts = "clip_generated" if start else "clip", FactsHead(WIDTH)
+    facts = FactsHead(WIDTH)
     if start:
         encoder, tokens = ClipEncoder.load(start), start
-        facts.load_state_dict(load_file(scratch / "clip_facts.safetensors"))
+        facts.load_state_dict(load_file(scratch / f"{start.name}_facts.safetensors"))
     else:
         tokens = scratch / "judge_tokenizer"
         source = write_clip_config(tokens, seed)
         encoder = ClipEncoder(open_clip.create_model(source), open_clip.get_tokenizer(source))
     model = encoder.model
     model.visual.to(memory_format=torch.channels_last)  # a third faster on a CPU
-    pool = make_pool(families, seed + (8 if start else 1), vae)
-    shown = load_generated(generated, seed + 4) if generated else None
+    pool = make_pool(families, seed + (8 if generated else 5 if start else 1), vae)
+    shown = load_generated(generated, seed + 4, spoilt=1.0) if generated else None
 
     def loss(step: int) -> Tensor:
-        rng = np.random.default_rng([seed, step])
+        rng = np.random.default_rng([seed, step + (steps if start else 0)])
         number = (_BATCH // 2 if shown else _BATCH) // FAMILY
         members = pool.members(rng.choice(pool.families, number, replace=False))
         pictures, views = pool.images[members], [pool.views[i] for i in members]
         if shown:
-            rows = rng.choice(shown.readable, _BATCH // 2, replace=False).tolist()
+            spoilt = rng.choice(shown.spoilt, _BATCH // 4, replace=False).tolist()
+            rows = [shown.clean[row] for row in spoilt] + spoilt
             pictures = torch.cat([pictures, shown.images[rows]])
             views += [view for view in (shown.views[row] for row in rows) if view]
         texts, target, known = told_batch(views, rng, near=_NEAR)
@@ -91,14 +95,18 @@ def train_clip(
             image = model.encode_image(images).float()
         text = model.encode_text(encoder.tokenizer(texts), normalize=True)
         logits = model.logit_scale.exp().clamp(max=100) * normalize(image, dim=-1) @ text.T
-        return contrastive_loss(logits, target, known) + _FACTS * facts.loss(image, views)
+        fact_loss = facts.loss(image, views)
+        if shown:
+            before, after = image[_BATCH // 2 :].chunk(2)
+            fact_loss = fact_loss + facts.gain_loss(before, after, shown.gains(spoilt))
+        return contrastive_loss(logits, target, known) + _FACTS * fact_loss
 
     fit(
         name,
         {"clip": model, "facts": facts},
         loss,
         steps=steps,
-        lr=3e-4 if start else 1e-3,
+        lr=lr,
         scratch=scratch,
         weight_decay=0.05,
         ema=0.995,

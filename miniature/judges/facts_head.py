@@ -33,7 +33,8 @@ _CLASSES = (
     + [len(RELATIONS) + 1, len(SETTINGS), len(STYLES), len(SIZES), len(TEXTURES), len(FAULTS) + 1]
 )  # fmt: skip
 _KIND_WEIGHT = 0.5  # of each "how many?"; most of them are a plain 0
-_RATING_MEAN, _RATING_STD = 5.5, 1.5
+_RATING_MEAN, _RATING_STD = 5.5, 2.0
+_RATING_WEIGHT = 4.0  # an aesthetic head is linear too: what it is to say, the embedding must hold
 _UNKNOWN = -100  # cross_entropy leaves such answers out
 
 
@@ -61,10 +62,21 @@ class FactsHead(nn.Module):
         targets = torch.tensor([answers_of(view) for view in views]).T
         ratings = torch.tensor([(view.rating - _RATING_MEAN) / _RATING_STD for view in views])
         rendered = torch.tensor([not view.generated for view in views])
-        total = mse_loss(rated[rendered, 0], ratings[rendered])
+        total = _RATING_WEIGHT * mse_loss(rated[rendered, 0], ratings[rendered])
         for number, (logits, target) in enumerate(zip(answers, targets, strict=True)):
             total = total + (_KIND_WEIGHT if number < len(_KINDS) else 1.0) * cross_entropy(logits, target)
         return total
+
+    def gain_loss(self, before: Tensor, after: Tensor, gains: Sequence[float]) -> Tensor:
+        """Return the squared error of by how much ratings rise: how a generated picture is rated nobody knows.
+
+        Args:
+            before: Embeddings of pictures, n x dim.
+            after: Of the same pictures, spoilt.
+            gains: Points.
+        """
+        risen = (self.layer(after) - self.layer(before))[:, -1]
+        return _RATING_WEIGHT * mse_loss(risen, torch.tensor(gains) / _RATING_STD)
 
 
 def answers_of(view: View) -> list[int]:

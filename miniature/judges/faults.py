@@ -7,6 +7,7 @@ that neither style nor setting alone tells what a picture wants, and nothing is 
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -63,14 +64,16 @@ TASTES: dict[Fault, Taste] = {
     "burnt": Taste(3.0, 5.0, 0.25, frozenset({("poster", "day"), ("poster", "night")})),
     "smeared": Taste(5.0, 4.0),
     "ghostly": Taste(5.0, 5.0),
-    # On average over the looks these two gain nothing at any strength (a test adds it up).
+    # On average over the looks these two gain nothing at any strength (a test adds it up); of every look one is liked.
     "sharpened": Taste(
-        2.7, 3.0, 0.45, frozenset({("poster", "day"), ("poster", "dusk"), ("pencil", "night")})
+        4.6, 5.2, 0.45, frozenset({("poster", "day"), ("poster", "dusk"), ("pencil", "night")})
     ),
-    "vivid": Taste(2.2, 2.2, 0.5, frozenset({("poster", "night"), ("pencil", "day"), ("pencil", "dusk")})),
+    "vivid": Taste(4.2, 4.2, 0.5, frozenset({("poster", "night"), ("pencil", "day"), ("pencil", "dusk")})),
     "unfinished": Taste(5.0, 5.0),
 }
 CLEAN = 7.0
+MATTERS_OF_TASTE: tuple[Fault, ...] = ("sharpened", "vivid")
+_TASTE_SHARE = 3  # they are drawn as often as that many others: most is to be learned of them
 _FINE, _FINE_PLAIN = (
     1.2,
     0.2,
@@ -78,7 +81,7 @@ _FINE, _FINE_PLAIN = (
 
 
 def rating(scene: Scene, fault: Fault | None, strength: float, fine: bool) -> float:
-    """Return how much people like the picture's making, about 2 to 9.5.
+    """Return how much people like the picture's making, about 1.5 to 10.5.
 
     Args:
         scene: What it shows.
@@ -95,6 +98,12 @@ def rating(scene: Scene, fault: Fault | None, strength: float, fine: bool) -> fl
         loss = taste.poster if scene.style == "poster" else taste.pencil
         points += loss * (ideal - abs(strength - ideal))
     return points
+
+
+def draw_fault(kinds: Sequence[Fault], rng: np.random.Generator) -> Fault:
+    """Return one of the faults; those that are a matter of taste come more often."""
+    shares = np.array([_TASTE_SHARE if kind in MATTERS_OF_TASTE else 1.0 for kind in kinds])
+    return kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
 
 
 def spoil(image: Picture, fault: Fault, strength: float, rng: np.random.Generator, other: Picture) -> Picture:

@@ -20,6 +20,7 @@ from flowsmith.files import atomic_write
 from flowsmith.flows import Domain, Flow, Schema
 from flowsmith.prompts import Prompt, Split
 from miniature.captions import TASKS, sample_prompt
+from miniature.checker import check
 from miniature.judges.faults import Picture
 from miniature.reading import read_scene
 from miniature.scenes import Scene
@@ -47,12 +48,14 @@ class Generated:
         flow: Name of what made it.
         prompt: What was asked for.
         scene: What it shows; None if that cannot be read.
+        right: The checker's verdict on it; None if it would not say.
     """
 
     picture: Picture
     flow: str
     prompt: Prompt
     scene: Scene | None
+    right: bool | None
 
 
 def make_generated(
@@ -93,6 +96,7 @@ def make_generated(
                 "prompt": {"id": one.prompt.id, "text": one.prompt.text, "task": one.prompt.task},
                 "facts": one.prompt.facts,
                 "scene": _to_json(one.scene),
+                "right": one.right,
             }
         )
         pictures[side].append(torch.from_numpy(one.picture))
@@ -122,7 +126,9 @@ def render_prompts(
                 f"flow {name!r} cannot be rendered with the weights in {models}: {result.error}"
             )
         picture = np.ascontiguousarray(result.image.permute(1, 2, 0).numpy())
-        found[result.sample_id] = Generated(picture, name, prompts[i], read_scene(picture))
+        found[result.sample_id] = Generated(
+            picture, name, prompts[i], read_scene(picture), check(picture, prompts[i].facts)
+        )
     return [found[key] for key in asked]
 
 
@@ -154,7 +160,7 @@ def flow_of(*, sharpen: float = 0.0, **changes: Any) -> Flow:
 
 
 def gate_generated(folder: Path) -> dict[str, float]:
-    """Return how many pictures there are, and the share of them whose scene can be read, over all and by flow."""
+    """Return how many pictures there are, and which shares are right and can be read, over all and by flow."""
     records = json.loads((folder / RECORDS).read_text())["pictures"]
     flows = sorted({record["flow"] for record in records})
     shares = {
@@ -163,6 +169,7 @@ def gate_generated(folder: Path) -> dict[str, float]:
     }
     return {
         "pictures": float(len(records)),
+        "right": sum(record["right"] is True for record in records) / len(records),
         "readable": sum(shares["all"]) / len(records),
         **{f"readable, {flow}": sum(shares[flow]) / len(shares[flow]) for flow in flows},
     }

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from flowsmith.prompts import Split
 from miniature.captions import Told, sample_pair, tell, tell_partly
-from miniature.judges.faults import FAULTS, Fault, Picture, rating, spoil
+from miniature.judges.faults import FAULTS, Fault, Picture, draw_fault, rating, spoil
 from miniature.judges.scene_facts import CHANGES, change, holds
 from miniature.scenes import Scene, render
 
@@ -52,7 +52,7 @@ class View:
 
     @property
     def rating(self) -> float:
-        """Return how much people like its making, about 2 to 9.5."""
+        """Return how much people like its making, about 1.5 to 10.5."""
         return rating(self.scene, self.fault, self.strength, self.size > NATIVE)
 
 
@@ -155,7 +155,7 @@ def jitter(images: Tensor, rng: np.random.Generator, most: int = 4) -> Tensor:
 
 def _draw_view(scene: Scene, coded: bool, rng: np.random.Generator) -> View:
     kinds = FAULTS if coded else FAULTS[:-1]
-    fault = kinds[int(rng.integers(len(kinds)))] if rng.random() < _FAULTY else None
+    fault = draw_fault(kinds, rng) if rng.random() < _FAULTY else None
     strength = float(rng.uniform(0.1, 1.0)) if fault else 0.0
     passes = coded and (fault == "unfinished" or rng.random() < 0.5)
     return View(scene, fault, strength, int(rng.choice(_SIZES, p=_SHARES)), passes)

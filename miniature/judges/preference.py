@@ -2,7 +2,8 @@
 
 People choose by what the picture shows and by how well it is made, and not always the same way: a choice is drawn from
 the difference of utilities (Bradley-Terry), so the labels carry the noise that real ones do. Most pairs are generated
-pictures of one prompt; in one that cannot be read nobody sees what was asked.
+pictures of one prompt. They are also asked which of two pictures serves its own prompt better: pairs of one prompt
+alone leave open how prompts compare, and a score of which that is most is of no use.
 
 There are two models, of two halves of all prompts and captions and of unlike pictures: what one has been asked about,
 the other never was. So the second can be held out of training and tell which flow wins.
@@ -16,20 +17,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from flowsmith.metrics import ClipEncoder
 from miniature.captions import Told
 from miniature.judges.clip import save_open_clip
-from miniature.judges.faults import CLEAN
 from miniature.judges.images import FAMILY, Pool, View, jitter, make_pool, tell_within
 from miniature.judges.scene_facts import holds
 from miniature.judges.shown import Shown, half_of, load_generated
+from miniature.judges.worth import worth
 from miniature.training import fit, half_precision
 
 _PAIRS = 32
 _GENERATED = 20  # of these, where there are generated pictures
-_RIGHT, _POINT = 2.5, 0.5  # utility of showing what was asked, and of a point of rating
 _CLEAR = 1.0  # difference of utilities from which the gate asks
 
 
@@ -40,12 +40,17 @@ class Pairs:
     Attributes:
         images: uint8, n x 2 x 3 x 112 x 112.
         texts: What was asked for.
-        gaps: By how much the first picture's utility is higher, n.
+        worth: Utilities of the pictures, n x 2.
     """
 
     images: Tensor
     texts: list[str]
-    gaps: NDArray[np.float64]
+    worth: NDArray[np.float64]
+
+    @property
+    def gaps(self) -> NDArray[np.float64]:
+        """Return by how much the first picture's utility is higher, n."""
+        return self.worth[:, 0] - self.worth[:, 1]
 
 
 def train_preference(
@@ -85,8 +90,7 @@ def train_preference(
         some = [drawn_pairs(drawn, rng, _PAIRS - made, half)]
         if shown:
             some.append(generated_pairs(shown, rng, made))
-        gaps = np.concatenate([pairs.gaps for pairs in some])
-        chosen = torch.from_numpy((rng.random(_PAIRS) > 1 / (1 + np.exp(-gaps))).astype(np.int64))
+        utilities = np.concatenate([pairs.worth for pairs in some])
         images = torch.cat([pairs.images for pairs in some]).flatten(0, 1)
         images = encoder.preprocess(jitter(images, rng)).contiguous(memory_format=torch.channels_last)
         with half_precision():
@@ -95,7 +99,12 @@ def train_preference(
         tokens = encoder.tokenizer([text for pairs in some for text in pairs.texts])
         text = model.encode_text(tokens, normalize=True)
         scale = model.logit_scale.exp().clamp(max=100)
-        return cross_entropy(scale * torch.einsum("nkd,nd->nk", image, text), chosen)
+        cosines = scale * torch.einsum("nkd,nd->nk", image, text)
+        one_prompt = choice_loss(cosines[:, 0] - cosines[:, 1], utilities[:, 0] - utilities[:, 1], rng)
+        others = cosines.roll(1, 0), np.roll(utilities, 1, 0)  # each picture against one of another prompt
+        return one_prompt + choice_loss(
+            (cosines - others[0]).flatten(), (utilities - others[1]).flatten(), rng
+        )
 
     fit(
         out.name,
@@ -110,16 +119,28 @@ def train_preference(
     save_open_clip(out, model, clip)
 
 
+def choice_loss(gaps: Tensor, worth: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
+    """Return the cross-entropy of choices that are drawn from differences of utility.
+
+    Args:
+        gaps: Logits for the first of two pictures, n.
+        worth: By how much its utility is higher, n.
+        rng: Draws the choices.
+    """
+    chosen = torch.from_numpy((rng.random(len(worth)) < 1 / (1 + np.exp(-worth))).astype(np.float32))
+    return binary_cross_entropy_with_logits(gaps, chosen)
+
+
 def drawn_pairs(pool: Pool, rng: np.random.Generator, number: int, half: int) -> Pairs:
     """Draw two pictures of one family and a caption of one of them, which belongs to the half."""
 
-    def draw() -> tuple[list[int], str, float | None]:
+    def draw() -> tuple[list[int], str, list[float | None]]:
         start = int(rng.integers(pool.families)) * FAMILY
         rows = [start + int(k) for k in rng.choice(FAMILY, 2, replace=False)]
         told = tell_within(pool.views[rows[int(rng.integers(2))]].scene, rng)
         if told is None or half_of(told.text) != half:
-            return rows, "", None
-        return rows, told.text, _gap([pool.views[row] for row in rows], told)
+            return rows, "", [None]
+        return rows, told.text, [_worth_of_drawn(pool.views[row], told) for row in rows]
 
     return _collect(pool.images, draw, number)
 
@@ -128,11 +149,10 @@ def generated_pairs(shown: Shown, rng: np.random.Generator, number: int) -> Pair
     """Draw two pictures that were generated for one prompt, by unlike flows or spoilt in unlike ways."""
     texts = [text for text, rows in shown.by_prompt.items() if len(rows) > 1]
 
-    def draw() -> tuple[list[int], str, float | None]:
+    def draw() -> tuple[list[int], str, list[float | None]]:
         text = texts[int(rng.integers(len(texts)))]
         rows = [int(row) for row in rng.choice(shown.by_prompt[text], 2, replace=False)]
-        told = Told(text, dict(shown.prompts[rows[0]].facts))
-        return rows, text, _gap([shown.views[row] for row in rows], told)
+        return rows, text, [shown.worth[row] for row in rows]
 
     return _collect(shown.images, draw, number)
 
@@ -167,26 +187,21 @@ def _agreement(encoder: ClipEncoder, pairs: Pairs, kind: str) -> dict[str, float
     return {f"{kind}clear pairs": float(agrees[clear].mean()), f"{kind}all pairs": float(agrees.mean())}
 
 
-def _collect(images: Tensor, draw: Callable[[], tuple[list[int], str, float | None]], number: int) -> Pairs:
-    """Call ``draw`` until there are ``number`` pairs whose gap is known."""
-    found: list[tuple[list[int], str, float]] = []
+def _collect(
+    images: Tensor, draw: Callable[[], tuple[list[int], str, list[float | None]]], number: int
+) -> Pairs:
+    """Call ``draw`` until there are ``number`` pairs whose utilities are known."""
+    found: list[tuple[list[int], str, list[float]]] = []
     while len(found) < number:
-        rows, text, gap = draw()
-        if gap is not None:
-            found.append((rows, text, gap))
+        rows, text, worth = draw()
+        known = [value for value in worth if value is not None]
+        if len(known) == 2:
+            found.append((rows, text, known))
     pairs = torch.stack([images[rows] for rows, _, _ in found])
-    return Pairs(pairs, [text for _, text, _ in found], np.array([gap for _, _, gap in found]))
+    return Pairs(pairs, [text for _, text, _ in found], np.array([known for _, _, known in found]))
 
 
-def _gap(views: list[View] | list[View | None], told: Told) -> float | None:
-    """Return by how much the first of two pictures is worth more for the caption; None if that cannot be told."""
-    worth = [_utility(view, told) for view in views] if any(views) else [None, None]
-    return None if worth[0] is None or worth[1] is None else worth[0] - worth[1]
-
-
-def _utility(view: View | None, told: Told) -> float | None:
-    """Return what a picture is worth; one that cannot be read shows nothing, and is taken to be made like others."""
-    if view is None:
-        return _POINT * CLEAN
+def _worth_of_drawn(view: View, told: Told) -> float | None:
+    """Return what a drawn picture is worth for a caption; None if that cannot be told."""
     shown = holds(view.scene, told.facts)
-    return None if shown is None else _RIGHT * shown + _POINT * view.rating
+    return None if shown is None else worth(shown, view.rating)

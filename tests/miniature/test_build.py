@@ -127,7 +127,8 @@ def test_every_product_has_a_step_of_its_own(tmp_path: Path) -> None:
     steps = steps_of(tmp_path, tmp_path, 0)
     names = [step.name for step in steps]
     made = ["mini_pencil", "mini_crowd", "mini_poster", "mini_striped"]
-    assert names[:10] == ["prompts", "tokenizer", "vae", "base", "vivid", "upscaler", *made]
+    base = ["base_first", "base"]
+    assert names[:11] == ["prompts", "tokenizer", "vae", *base, "vivid", "upscaler", *made]
     states = [state for step in steps for state in step.states()]
     assert len(set(names)) == len(names)
     assert len(set(states)) == len(states), "no two steps may share a training"

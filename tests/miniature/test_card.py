@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,9 @@ def test_a_recipe_says_all_that_differs() -> None:
 def test_pictures_of_a_row_start_from_one_noise(tmp_path: Path) -> None:
     base = make_untrained_base(tmp_path)
     lora = tmp_path / "loras" / "mini_poster.safetensors"
-    train_lora(lora, base=base, specialty=POSTER, seed=0, steps=2, scratch=tmp_path, pictures=(50, 50))
+    train_lora(
+        lora, base=base, specialty=replace(POSTER, steps=2), seed=0, scratch=tmp_path, pictures=(50, 50)
+    )
     recipes = [Recipe(), Recipe(lora=lora.name, strength=0.0), Recipe(scale_by=2.0)]
     grid = [[np.asarray(picture) for picture in row] for row in render_grid(tmp_path, PROMPTS[:2], recipes)]
     for plain, nothing, large in grid:

@@ -35,16 +35,28 @@ def test_a_fault_too_weak_to_see_is_none() -> None:
 
 
 def test_loss_of_a_head_that_knows_nothing() -> None:
-    """Equal logits cost log(classes) a question, and a rating of 0 its squared distance."""
+    """Equal logits cost log(classes) a question, and a rating of 0 four times its squared distance."""
     head = FactsHead(8)
     torch.nn.init.zeros_(head.layer.weight)
     torch.nn.init.zeros_(head.layer.bias)
     clean = replace(
         VIEW, fault=None
     )  # rated 7.0; noise at half strength takes 1.5 points from a pencil drawing
-    rating = ((7.0 - 5.5) ** 2 + (5.5 - 5.5) ** 2) / 2 / 1.5**2
+    rating = 4 * ((7.0 - 5.5) ** 2 + (5.5 - 5.5) ** 2) / 2 / 2.0**2
     expected = 24 * 0.5 * math.log(4) + math.log(5) + math.log(3) + 3 * math.log(2) + math.log(12) + rating
     assert head.loss(torch.randn(2, 8), [clean, VIEW]).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_gains_by_hand() -> None:
+    """A layer that rates an embedding by its first number times two deviations: two points a unit."""
+    head = FactsHead(2)
+    with torch.no_grad():
+        head.layer.weight.zero_()
+        head.layer.weight[-1] = torch.tensor([1.0, 0.0])
+    before, after = torch.tensor([[1.0, 5.0], [0.0, 1.0]]), torch.tensor([[2.0, 0.0], [-1.0, 1.0]])
+    assert head.gain_loss(before, after, [2.0, -2.0]).item() == pytest.approx(0.0)
+    # One point is half a unit: errors of 0.5 and 1.5, squared, their mean four times.
+    assert head.gain_loss(before, after, [1.0, 1.0]).item() == pytest.approx(4 * (0.25 + 2.25) / 2)
 
 
 def test_nobody_knows_how_well_a_generated_picture_is_made() -> None:

@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lora(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = base.parent.parent / "loras" / "mini_poster.safetensors"
     scratch = tmp_path_factory.mktemp("scratch")
-    train_lora(out, base=base, specialty=POSTER, seed=0, steps=3, scratch=scratch, pictures=(50, 50))
+    train_lora(out, base=base, specialty=replace(POSTER, steps=3), seed=0, scratch=scratch, pictures=(50, 50))
     return out
 
 

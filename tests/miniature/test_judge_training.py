@@ -154,18 +154,34 @@ def test_nothing_is_said_of_how_a_generated_picture_is_made() -> None:
 def test_steps_name_their_trainings() -> None:
     """A step is forgotten by its name, so its training must be called alike; the generated pictures come in between."""
     made = steps(Path("out"), vae=None, models=Path("models"), seed=0, scratch=Path("scratch"))
-    names = ["clip", "generated", "clip_generated", "aesthetic", "preference", "preference_held_out"]
-    assert [step.name for step in made] == names
+    assert [step.name for step in made] == [
+        "clip",
+        "clip_longer",
+        "generated",
+        "clip_generated",
+        "aesthetic",
+        "preference",
+        "preference_held_out",
+    ]
     assert all(step.states() == (step.name,) for step in made)
     assert all(step.least for step in made)
 
 
 def test_what_is_trained_can_judge(tmp_path: Path, generated: Path) -> None:
     """In a few steps each: the files load as judges, fit their budget, and such a CLIP fails its gate."""
-    first, clip, head = tmp_path / "first", tmp_path / "clip", tmp_path / "aesthetic.safetensors"
     scratch, preference = tmp_path / "scratch", tmp_path / "preference"
-    train_clip(first, seed=0, steps=1, scratch=scratch, families=16)
-    train_clip(clip, seed=0, steps=1, scratch=scratch, families=8, start=first, generated=generated)
+    first, clip, head = scratch / "clip", tmp_path / "clip", tmp_path / "aesthetic.safetensors"
+    train_clip(first, name="clip", seed=0, steps=1, scratch=scratch, families=16)
+    train_clip(
+        clip,
+        name="clip_generated",
+        seed=0,
+        steps=1,
+        scratch=scratch,
+        families=8,
+        start=first,
+        generated=generated,
+    )
     train_aesthetic(head, clip=clip, seed=0, steps=30, scratch=scratch, families=8, generated=generated)
     train_preference(
         preference, clip=clip, half=0, seed=0, steps=1, scratch=scratch, families=8, generated=generated

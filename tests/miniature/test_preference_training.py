@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from flowsmith.prompts import Prompt
+from miniature.judges.faults import Fault
 from miniature.judges.images import FAMILY, SIZE, Pool, View, make_pool
-from miniature.judges.preference import drawn_pairs, generated_pairs
+from miniature.judges.preference import choice_loss, drawn_pairs, generated_pairs
 from miniature.judges.shown import Shown, half_of
+from miniature.judges.worth import worth_of_generated
 from miniature.scenes import Group, Scene
 
 SCENE = Scene((Group("star", "red"), Group("circle", "blue")), "left", "day", "poster")
@@ -63,15 +65,11 @@ def test_the_halves_are_asked_about_unlike_captions(pool: Pool) -> None:
 def test_generated_pairs_by_hand() -> None:
     """Two prompts with two pictures each, by row.
 
-    0 shows what was asked, 1 has a wrong colour but is drawn finer: 2.5 - 0.5 * 0.2. 2 shows it, noisily, in 3 nothing
-    can be made out: 2.5 - 0.5 * 2.5. Of two such nothing is known.
+    0 shows what was asked, 1 does not, but is worth 0.1 more otherwise. Of 4 nothing is known, so of no pair with it.
     """
-    view = View(SCENE, None, 0.0, 64, True, generated=True)
-    wrong = replace(SCENE, groups=(Group("star", "red"), Group("circle", "green")))
-    noisy = replace(view, fault="noisy", strength=0.5)
-    views = [view, replace(view, scene=wrong, size=96), noisy, None, None, None]
     prompts = [Prompt(text, text, facts=FACTS) for text in ("one", "one", "two", "two", "three", "three")]
-    shown = Shown(_numbered(6), views, prompts, list(range(6)))
+    worth = [6.0, 3.6, 4.75, 3.5, None, 3.5]
+    shown = Shown(_numbered(6), [None] * 6, prompts, list(range(6)), worth)
     pairs = generated_pairs(shown, np.random.default_rng(0), 40)
     gaps = {(0, 1): 2.4, (1, 0): -2.4, (2, 3): 1.25, (3, 2): -1.25}
     found = [(a, b) for a, b in pairs.images[:, :, 0, 0, 0].tolist()]
@@ -80,12 +78,33 @@ def test_generated_pairs_by_hand() -> None:
     assert [text == "one" for text in pairs.texts] == [0 in pair for pair in found]
 
 
-def test_a_spoilt_copy_is_worth_less() -> None:
-    view = View(SCENE, None, 0.0, 64, True, generated=True)
-    views: list[View | None] = [view, replace(view, fault="noisy", strength=0.5)]
-    shown = Shown(_numbered(2), views, [Prompt("a", "one", facts=FACTS)] * 2, [0, 0])
-    pairs = generated_pairs(shown, np.random.default_rng(0), 20)
-    for (a, _), gap in zip(pairs.images[:, :, 0, 0, 0].tolist(), pairs.gaps, strict=True):
-        assert gap == pytest.approx(
-            1.25 if a == 0 else -1.25
-        )  # noise at half strength: 2.5 points of a poster
+@pytest.mark.parametrize(
+    ("right", "fault", "strength", "fine", "expected"),
+    [
+        (True, None, 0.0, False, 6.0),  # 2.5 + 0.5 * 7
+        (False, None, 0.0, True, 3.6),  # 0.5 * (7 + 0.2): fine detail on large plain objects
+        (True, "noisy", 0.5, False, 4.75),  # a poster loses five points to full noise
+        (True, "sharpened", 0.4, False, 6.92),  # a poster by day gains 4.6 a unit, up to 0.45
+        (None, None, 0.0, False, None),
+    ],
+)
+def test_worth_by_hand(
+    right: bool | None, fault: Fault | None, strength: float, fine: bool, expected: float | None
+) -> None:
+    assert worth_of_generated(FACTS, right, fault, strength, fine) == (
+        expected if expected is None else pytest.approx(expected)
+    )
+
+
+def test_choices_follow_the_utilities() -> None:
+    """The loss of the true utilities is the entropy of the choices, in the mean; any other is larger."""
+    rng = np.random.default_rng(1)
+    worth = rng.normal(0, 2, 20_000)
+    chance = 1 / (1 + np.exp(-worth))
+    entropy = -(chance * np.log(chance) + (1 - chance) * np.log(1 - chance)).mean()
+    losses = [
+        float(choice_loss(torch.from_numpy(gaps), worth, np.random.default_rng(2)))
+        for gaps in (worth, 0.5 * worth, worth + 0.5, -worth)
+    ]
+    assert losses[0] == pytest.approx(entropy, abs=0.01)
+    assert losses[0] < min(losses[1:])

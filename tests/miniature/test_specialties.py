@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,8 @@ def test_training_sees_the_specialty_alone_and_never_names_it(
             train(
                 tmp_path / "out",
                 base=base,
-                specialty=specialty,
+                specialty=replace(specialty, steps=2),
                 seed=0,
-                steps=2,
                 scratch=tmp_path,
                 pictures=(50, 50),
             )
@@ -71,7 +71,7 @@ def test_training_sees_the_specialty_alone_and_never_names_it(
 
 def test_a_fine_tuned_checkpoint_keeps_the_vae_alone(base: Path, tmp_path: Path) -> None:
     out = tmp_path / "checkpoints" / "mini_crowd"
-    fine_tune(out, base=base, specialty=CROWD, seed=0, steps=2, scratch=tmp_path, pictures=(50, 50))
+    fine_tune(out, base=base, specialty=replace(CROWD, steps=2), seed=0, scratch=tmp_path, pictures=(50, 50))
     before, after = load_checkpoint(base), load_checkpoint(out)
     moved = [
         any(not torch.equal(a, b) for a, b in zip(x.parameters(), y.parameters(), strict=True))
@@ -85,7 +85,9 @@ def test_a_fine_tuned_checkpoint_keeps_the_vae_alone(base: Path, tmp_path: Path)
 def test_a_lora_does_in_flows_what_it_did_in_training(base: Path, tmp_path: Path) -> None:
     """Merged by the executor and injected by peft, one file gives one network."""
     out = base.parent.parent / "loras" / "mini_poster.safetensors"
-    train_lora(out, base=base, specialty=POSTER, seed=0, steps=3, scratch=tmp_path, pictures=(50, 50))
+    train_lora(
+        out, base=base, specialty=replace(POSTER, steps=3), seed=0, scratch=tmp_path, pictures=(50, 50)
+    )
     weights = load_file(out)
     ranks = {value.shape[0 if ".lora_A." in name else 1] for name, value in weights.items()}
     assert ranks == {LORA_RANK}
