@@ -4,6 +4,7 @@ Reading looks names up in the schema and copies values; nothing named in a file 
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,13 +91,7 @@ def load(graph: Mapping[str, Any] | str) -> dict[str, Any]:
     Raises:
         FlowError: Malformed JSON, not an object, an id that stands twice, or the editor's own format.
     """
-    content: Any = graph
-    if isinstance(graph, str):
-        try:
-            content = json.loads(graph, object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:
-            message = f"malformed JSON ({error}); give the file that ComfyUI saves with Export (API)"
-            raise FlowError([whole("invalid_json", graph[:80], "a JSON object", message)]) from error
+    content: Any = parse_json(graph) if isinstance(graph, str) else graph
     if (
         isinstance(content, Mapping)
         and isinstance(content.get("prompt"), Mapping)
@@ -112,11 +107,23 @@ def load(graph: Mapping[str, Any] | str) -> dict[str, Any]:
     return dict(content)
 
 
+def parse_json(text: str) -> Any:
+    """Parse JSON in which no name stands twice in one object.
+
+    Raises:
+        FlowError: Malformed JSON, or a name that stands twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        message = f"malformed JSON ({error}); give the file that ComfyUI saves with Export (API)"
+        raise FlowError([whole("invalid_json", text[:80], "a JSON object", message)]) from error
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"the name {twice!r} stands twice in one object")
     return found
 
