@@ -4,7 +4,6 @@ Reading looks names up in the schema and copies values; nothing named in a file 
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 

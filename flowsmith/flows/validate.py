@@ -12,10 +12,13 @@ from typing import Any
 
 from flowsmith.flows.flow import Flow
 from flowsmith.flows.input_check import InputCheck
+from flowsmith.flows.inputs import unwrap
 from flowsmith.flows.issues import FlowError, FlowIssue, is_text, shown, whole
 from flowsmith.flows.match_types import is_link, output_types
 from flowsmith.flows.node_type import NodeType
 from flowsmith.flows.schema import Schema, unknown_class
+
+__all__ = ["MOST_ISSUES", "check", "unwrap", "validate"]
 
 Graph = Mapping[str, Any]
 MOST_ISSUES = 100
