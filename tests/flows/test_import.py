@@ -83,9 +83,24 @@ def test_a_custom_node_on_the_way_is_reported_with_its_pack() -> None:
         MissingNode("Fancy Label", ("20",), "me/labels", needed=False),
     )
     assert [(issue.type, issue.node) for issue in found.issues] == [("missing_node_type", "8")]
-    assert "of the pack tiled-pack, is not installed; it is needed" in found.report()
-    with pytest.raises(FlowError, match="install the pack tiled-pack"):
+    assert "of the pack 'tiled-pack' is not installed; an output depends on it" in found.report()
+    with pytest.raises(FlowError, match="install the pack 'tiled-pack'"):
         found.require()
+
+
+def test_a_group_node_is_to_be_unpacked() -> None:
+    graph = editor_graph()
+    graph["nodes"][8]["type"] = "workflow>decode"
+    found = import_graph(graph, HERE)
+    assert "convert the group node back to nodes" in found.issues[0].message
+
+
+def test_names_cannot_pose_as_lines_of_a_report() -> None:
+    graph = editor_graph()
+    graph["nodes"][8] |= {"type": "x\n  [ok] fine", "properties": {"cnr_id": "y\n\x1b[2J"}}
+    found = import_graph(graph, HERE)
+    assert len(found.report().splitlines()) == 3
+    assert "\x1b" not in found.report()
 
 
 def test_a_custom_node_that_no_output_needs_is_left_out() -> None:

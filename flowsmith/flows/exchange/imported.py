@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowsmith.flows.flow import Flow
-from flowsmith.flows.issues import FlowError, FlowIssue
+from flowsmith.flows.issues import FlowError, FlowIssue, shown
 from flowsmith.flows.schema import Schema
 
 
@@ -17,7 +17,7 @@ class MissingNode:
         class_type: Its name.
         nodes: Ids of its nodes in the file (of unfolded subgraphs: after unfolding).
         pack: The custom node pack that holds it, as the file says: its registry id or its repository.
-        needed: Whether an output depends on it; a flow can do without the others.
+        needed: Whether a known output depends on it; a flow can do without the others.
     """
 
     class_type: str
@@ -81,20 +81,24 @@ class Imported:
         return self.flow
 
     def report(self) -> str:
-        """Say in lines what came out."""
+        """Say in lines what came out; names out of the file are quoted, so that none can pose as another line."""
         lines = [f"{self.source}: {'a flow' if self.flow else 'no flow'} ({self.form} format)"]
         for node in self.missing_nodes:
-            pack = f", of the pack {node.pack}" if node.pack else ""
-            use = "is needed" if node.needed else "reaches no output and was left out"
-            lines.append(f"  node class {node.class_type!r}{pack}, is not installed; it {use}")
+            pack = f" of the pack {shown(node.pack)}" if node.pack else ""
+            use = (
+                "an output depends on it"
+                if node.needed
+                else "no known output depends on it, so it was left out"
+            )
+            lines.append(f"  node class {shown(node.class_type)}{pack} is not installed; {use}")
         for file in self.missing_files:
-            lines.append(f"  file {file.name!r} is not installed ({file.class_type}.{file.input})")
+            lines.append(f"  file {shown(file.name)} is not installed ({file.class_type}.{file.input})")
         lines += [f"  [{issue.type}] {issue.message}" for issue in self.issues]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
-def missing_nodes(
+def group_missing(
     unknown: Iterable[tuple[str, str]], needed: set[str], packs: dict[str, str]
 ) -> tuple[MissingNode, ...]:
     """Group unknown nodes by class.

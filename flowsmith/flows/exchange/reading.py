@@ -9,7 +9,7 @@ from flowsmith.flows.comfyui import parse_json, read
 from flowsmith.flows.exchange.as_sent import as_sent
 from flowsmith.flows.exchange.file_lists import is_file, leaves_folder, with_files
 from flowsmith.flows.exchange.graph_text import Graphs, graphs_in, read_graphs
-from flowsmith.flows.exchange.imported import Imported, MissingFile, missing_nodes
+from flowsmith.flows.exchange.imported import Imported, MissingFile, group_missing
 from flowsmith.flows.exchange.limits import check_nodes
 from flowsmith.flows.exchange.prompt_place import place_prompt
 from flowsmith.flows.exchange.ui_format import EDITOR_ONLY, Converted, nodes_of, to_api
@@ -101,7 +101,7 @@ def _flow(
     needed, dangling = _needed(graph, found.unknown, schema)
     outputs = [node_id for node_id in needed if node_id in graph]
     # Without an output that is known, each unknown node may be one.
-    missing = missing_nodes(found.unknown.items(), needed if outputs else set(found.unknown), packs)
+    missing = group_missing(found.unknown.items(), needed if outputs else set(found.unknown), packs)
     report = replace(empty, missing_nodes=missing, notes=found.notes + notes)
     issues = [
         _missing(node.class_type, node.nodes[0], node.pack) for node in missing if node.needed
@@ -121,7 +121,10 @@ def _flow(
 
 
 def _missing(class_type: str, node_id: str, pack: str | None) -> FlowIssue:
-    allowed = f"install the pack {pack}" if pack else "install the pack that holds it"
+    if class_type.startswith(("workflow/", "workflow>")):
+        allowed = "convert the group node back to nodes in ComfyUI"
+    else:
+        allowed = f"install the pack {shown(pack)}" if pack else "install the pack that holds it"
     message = f"class_type={shown(class_type)} is not installed and an output depends on it; {allowed}"
     return FlowIssue("missing_node_type", node_id, "class_type", class_type, allowed, message)
 

@@ -67,7 +67,9 @@ def to_api(workflow: Mapping[str, Any], schema: Schema) -> Converted:
         and set(note.details) == {"class_type"}
         and isinstance(note.details["class_type"], str)
     }
-    notes = [note.message for note in (*result.errors, *result.warnings) if str(note.node_id) not in unknown]
+    notes = [
+        shown(note.message) for note in (*result.errors, *result.warnings) if str(note.node_id) not in unknown
+    ]
     unknown = {node_id: name for node_id, name in unknown.items() if name not in EDITOR_ONLY}
     graph = _filled(result.data or {}, unknown, known)
     return Converted(graph, unknown, tuple(notes))
