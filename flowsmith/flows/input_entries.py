@@ -6,7 +6,8 @@ Both combo shapes are read, ``[["a", "b"], {...}]`` and V3's ``["COMBO", {"optio
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from flowsmith.flows.flow import Value
@@ -34,7 +35,7 @@ def read_input(name: str, entry: Any, required: bool, pool: Pool | None = None, 
         raise SchemaError(
             f"input {name}={shown(entry)} is no [type] or [type, options]; give an object_info dump"
         )
-    options: Mapping[str, Any] = entry[1] if len(entry) > 1 and isinstance(entry[1], Mapping) else {}
+    options: Mapping[str, Any] = entry[1] if len(entry) > 1 and isinstance(entry[1], dict) else {}
     first: Any = entry[0]
     if first == DYNAMIC:
         return _dynamic(name, options, required, pool, depth)
@@ -81,8 +82,7 @@ def read_inputs(
     specs: dict[str, InputSpec] = {}
     for section in ("required", "optional"):
         found = part(owner, sections, section, dict)
-        names = found if section not in orders else _ordered(found, part(owner, orders, section, list))
-        for name in names:
+        for name in _ordered(found, part(owner, orders, section, list)):
             full = prefix + clean(name)
             if full not in specs:  # what is required stays so
                 specs[full] = read_input(full, found[name], section == "required", pool, depth)
@@ -195,18 +195,24 @@ def _autogrow(name: str, options: Mapping[str, Any], required: bool, pool: Pool 
 
 
 def _kind(type_name: str, options: Mapping[str, Any]) -> Kind:
+    kind = _kind_of_type(type_name)
     if options.get("forceInput"):
         return "link"
+    if kind != "link":
+        return kind
+    widget = options.get("widgetType")
+    if isinstance(widget, str) and widget in KINDS:
+        return KINDS[widget]
+    # A type that nobody knows, but the editor has something to put there, or no socket to link it to.
+    return "widget" if options.get("socketless") or options.get("default") is not None else "link"
+
+
+@lru_cache(maxsize=4096)
+def _kind_of_type(type_name: str) -> Kind:
     kinds = {KINDS.get(one.strip(), "link") for one in type_name.split(",")}
     if kinds <= {"int", "float"}:
         return "float" if "float" in kinds else "int"
-    kind: Kind = kinds.pop() if len(kinds) == 1 else "link"
-    widget = options.get("widgetType")
-    if kind == "link" and isinstance(widget, str) and widget in KINDS:
-        return KINDS[widget]
-    # A type that nobody knows, but the editor has something to put there, or no socket to link it to.
-    own = kind == "link" and (options.get("socketless") or options.get("default") is not None)
-    return "widget" if own else kind
+    return kinds.pop() if len(kinds) == 1 else "link"
 
 
 def _is_seed(name: str, options: Mapping[str, Any]) -> bool:
@@ -241,13 +247,17 @@ def _bound(name: str, key: str, options: Mapping[str, Any]) -> float | None:
     The frontend says so by false, authors of nodes by an infinity.
     """
     value = options.get(key)
-    if value is None or value is False or (key, value) in (("min", -math.inf), ("max", math.inf)):
+    if value is None or value is False or (value == math.inf and key == "max"):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise SchemaError(f"input {name}: {key}={shown(value)}; give a number, or leave it out")
-    return value
+    if type(value) in (int, float) and -sys.float_info.max <= value <= sys.float_info.max:
+        return value  # type: ignore[no-any-return]
+    if value == -math.inf and key == "min":
+        return None
+    raise SchemaError(f"input {name}: {key}={shown(value)}; give a number, or leave it out")
 
 
-def _ordered(found: Mapping[str, Any], order: Sequence[Any]) -> list[str]:
+def _ordered(found: Mapping[str, Any], order: Sequence[Any]) -> Iterable[str]:
+    if order == list(found):
+        return found
     names = dict.fromkeys(name for name in order if isinstance(name, str) and name in found)
     return [*names, *(name for name in found if name not in names)]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from heapq import nlargest
 from itertools import islice
 from reprlib import Repr
 from typing import Literal
@@ -25,6 +26,7 @@ IssueType = Literal[
 
 
 MOST_COMPARED = 5000  # names
+MOST_MATCHED = 100  # of those, letter by letter
 MOST_SHOWN = 200  # characters of a name
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = MOST_SHOWN
@@ -99,10 +101,18 @@ def suggest(given: object, names: Iterable[object]) -> tuple[str, str | None]:
     if not known:
         return "none is listed; give the schema the names that are installed", None
     word = given[:MOST_SHOWN] if isinstance(given, str) else shown(given)
-    close = next(iter(get_close_matches(word, known, n=1, cutoff=0.5)), None)
+    close = next(iter(get_close_matches(word, _likely(word, list(known)), n=1, cutoff=0.5)), None)
     hint = "" if close is None else f"did you mean {close!r}? "
     listed = f"allowed: {', '.join(islice(known, 12))}{', …' if len(known) > 12 else ''}"
     return hint + listed, None if close is None else known[close]
+
+
+def _likely(word: str, names: list[str]) -> list[str]:
+    """Of many names, return those with the most pairs of letters in common; to compare all takes too long."""
+    if len(names) <= MOST_MATCHED:
+        return names
+    pairs = {word[place : place + 2] for place in range(len(word) - 1)}
+    return nlargest(MOST_MATCHED, names, key=lambda name: sum(pair in name for pair in pairs))
 
 
 def nearest(given: object, names: Iterable[object]) -> str:

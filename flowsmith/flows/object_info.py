@@ -1,8 +1,10 @@
 """ComfyUI's object_info: from bytes to node classes, with bounds on what is taken in."""
 
+import gc
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from flowsmith.flows.input_entries import MATCH, Pool, clean, part, read_inputs, write_inputs
@@ -11,6 +13,18 @@ from flowsmith.flows.issues import shown
 from flowsmith.flows.node_type import NodeType
 
 MOST_BYTES = 512 * 2**20  # five times what a large installation with many custom nodes answers
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector from walking, again and again, over what is all still being read."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def parse_dump(content: bytes, source: str) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def read_node(name: str, entry: Any, pool: Pool | None = None) -> NodeType:
     Raises:
         SchemaError: It is none.
     """
-    if not isinstance(entry, Mapping):
+    if not isinstance(entry, dict):
         raise SchemaError(f"{name}: not an object_info entry; {_GIVE}")
     clean(name)
     sections = part(name, entry, "input", dict)

@@ -13,7 +13,7 @@ from flowsmith.flows.inputs import InputSpec, SchemaError, fits, normalise
 from flowsmith.flows.issues import FlowError, FlowIssue, nearest, shown, suggest
 from flowsmith.flows.live_schema import TIMEOUT, ServerUnavailable, fetch_object_info
 from flowsmith.flows.node_type import NodeType
-from flowsmith.flows.object_info import MOST_BYTES, parse_dump, read_nodes, write_node
+from flowsmith.flows.object_info import MOST_BYTES, no_collection, parse_dump, read_nodes, write_node
 
 __all__ = [
     "InputSpec",
@@ -73,7 +73,7 @@ class Schema:
             raise SchemaError(
                 f"schema={path}: {size} bytes, at most {MOST_BYTES} are read; name another file"
             )
-        return cls.from_object_info(parse_dump(content, f"schema={path}"), strict=False)
+        return cls._from_bytes(content, f"schema={path}")
 
     @classmethod
     def from_server(cls, url: str, timeout: float = TIMEOUT) -> "Schema":
@@ -87,8 +87,7 @@ class Schema:
             ServerUnavailable: It does not answer in time, or with an error.
             SchemaError: The address is none, or what answers there is no ComfyUI.
         """
-        content = fetch_object_info(url, timeout)
-        return cls.from_object_info(parse_dump(content, f"schema={url}"), strict=False)
+        return cls._from_bytes(fetch_object_info(url, timeout), f"schema={url}")
 
     @classmethod
     def load(cls, source: Path | str) -> "Schema":
@@ -96,6 +95,11 @@ class Schema:
         if str(source).lower().startswith(("http://", "https://")):
             return cls.from_server(str(source))
         return cls.from_file(source)
+
+    @classmethod
+    def _from_bytes(cls, content: bytes, source: str) -> "Schema":
+        with no_collection():
+            return cls.from_object_info(parse_dump(content, source), strict=False)
 
     @classmethod
     def core(cls) -> "Schema":
@@ -158,7 +162,8 @@ def unknown_class(name: object, schema: Schema, node_id: str | None) -> FlowIssu
         why = f"is installed, but described in no way that can be read ({schema.unreadable[name]})"
     else:
         (allowed, close), why = suggest(name, schema.nodes), "is not installed"
-    message = f"class_type={shown(name)} {why}; {allowed}"
+    where = "" if node_id is None else f"node {node_id[:80]}: "
+    message = f"{where}class_type={shown(name)} {why}; {allowed}"
     return FlowIssue("missing_node_type", node_id, "class_type", name, allowed, message, close)
 
 
