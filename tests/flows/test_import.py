@@ -171,6 +171,12 @@ def test_a_broken_graph_gives_a_report(change: Graph, kind: str) -> None:
     assert kind in found.report()
 
 
+def test_a_list_where_a_setting_belongs_is_reported() -> None:
+    graph = editor_graph()
+    graph["nodes"][5]["widgets_values"] = [[{"no": "link"}], "fixed"]
+    assert [issue.type for issue in import_graph(graph, HERE).issues] == ["bad_linked_input"]
+
+
 def test_the_file_is_named_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "broken.json"
     path.write_text("{", encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Any
 from flowsmith.flows.exchange.file_lists import is_file, with_files
 from flowsmith.flows.exchange.limits import MAX_NESTED, check_nodes, refusal
 from flowsmith.flows.issues import shown
+from flowsmith.flows.match_types import is_link
 from flowsmith.flows.schema import Schema
 
 _NODE = ("id", "type", "mode", "inputs", "outputs", "widgets_values")
@@ -168,7 +169,7 @@ def _filled(graph: Mapping[str, Any], unknown: Mapping[str, str], schema: Schema
         inputs = {}
         specs = {spec.name: spec for spec in schema.nodes[node["class_type"]].inputs_for(node["inputs"])}
         for name, value in node["inputs"].items():
-            if isinstance(value, list) and value and value[0] not in graph and value[0] not in unknown:
+            if is_link(value) and value[0] not in graph and value[0] not in unknown:
                 continue
             spec = specs.get(name)
             if value is None and spec and spec.kind == "choice" and spec.choices:
