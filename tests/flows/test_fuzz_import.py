@@ -130,7 +130,7 @@ def check_picture(content: bytes) -> None:
 
 
 _QUICK = settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck))
-# In parts: Hypothesis keeps what it has tried, and a tenth fits into a few hundred megabytes.
+# In parts, since Hypothesis remembers all that one test has tried.
 _LONG = settings(max_examples=5_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 

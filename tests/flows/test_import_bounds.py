@@ -1,6 +1,7 @@
 """Hostile files: time and memory are bounded, and nothing that a file names is touched."""
 
 import json
+import re
 import sys
 import time
 import tracemalloc
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowsmith.flows import Codec, FlowError, Schema
-from flowsmith.flows.exchange import import_file, import_graph
+from flowsmith.flows.exchange import import_file, import_graph, limits
 from flowsmith.flows.exchange.file_lists import leaves_folder
 from flowsmith.flows.exchange.limits import MAX_NODES
 from flowsmith.policy.vocabulary import FlowTokenizer
@@ -228,3 +229,17 @@ def test_a_bypassed_subgraph_is_passed_through() -> None:
     graph["nodes"] = [each for each in graph["nodes"] if each["id"] != 9]
     found = import_graph(graph, HERE)
     assert [issue.type for issue in found.issues] == ["prompt_no_outputs"]
+
+
+def test_the_bounds_are_the_documented_ones() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "workflow-files.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([a-zA-Z, ]+) \| ([\d,]+)(?: MB)? \|$", text, re.MULTILINE))
+    documented = {name: int(number.replace(",", "")) for name, number in rows.items()}
+    assert documented == {
+        "JSON text, also after decompression": limits.MAX_TEXT // 2**20,
+        "values in a graph": limits.MAX_VALUES,
+        "nodes, subgraphs unfolded": limits.MAX_NODES,
+        "levels of objects and lists": limits.MAX_DEPTH,
+        "subgraphs within subgraphs": limits.MAX_NESTED,
+        "parts of a picture file": limits.MAX_CHUNKS,
+    }
