@@ -174,6 +174,7 @@ class Server:
                 async with asyncio.timeout_at(deadline):
                     message = await self._wire.receive()
             except TimeoutError:
+                await self._wire.disconnect()  # a message may have been cut off
                 return False
             if message is None:
                 await self._wire.connect()

@@ -146,6 +146,7 @@ def parse(content: str | bytes) -> Any:
 
 
 def clipped(text: object, length: int = 300) -> str:
-    """Return a text of a server, as long as a message may have it."""
+    """Return a text of a server as messages may have it: short, and without what a terminal or a table trips over."""
     told = str(text)
-    return told if len(told) <= length else f"{told[: length - 1]}…"
+    told = told if len(told) <= length else f"{told[: length - 1]}…"
+    return "".join(letter if letter.isprintable() else " " for letter in told)

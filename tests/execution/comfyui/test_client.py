@@ -113,12 +113,17 @@ def test_a_node_that_fails_is_named() -> None:
     talk(work)
 
 
-def test_a_dropped_socket_costs_no_second_run_where_the_picture_is_a_file() -> None:
+@pytest.mark.parametrize(
+    ("fault", "delivery"),
+    [("disorder", "websocket"), ("disorder", "view"), ("history lags", "websocket"), ("drop", "view")],
+)
+def test_what_costs_no_second_run(fault: str, delivery: Delivery) -> None:
     async def work(server: Server, fake: FakeServer) -> int:
         assert torch.equal((await server.render(GRAPH))[0], picture(TASK))
         return len(fake.posted)
 
-    assert talk(work, "view", plan=lambda graph: "drop", seconds=0.2) == 1
+    patience = Patience(task=30.0, answer=30.0)
+    assert talk(work, delivery, patience, plan=lambda graph: fault, seconds=0.1) == 1
 
 
 def test_time_that_is_up_is_a_fault_and_the_server_is_used_again_after_the_interrupt() -> None:

@@ -3,18 +3,22 @@
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from callbacks import FlowExecution
+from callbacks import FlowExecution, ImageMetrics, ScoredFlowWriter
+from flowsmith.designers.protocol import image_seed
 from flowsmith.execution import ExecutionError, RenderTask
 from flowsmith.execution.comfyui import ComfyUIExecutor, ServerSetupError
 from flowsmith.execution.comfyui.checks import ServerFacts, differences, used_by
 from flowsmith.execution.comfyui.pool import Pool
 from flowsmith.flows import Schema
+from flowsmith.scored_flows import judge_values, read_scored_flows
+from tests.callbacks.painting import PROMPTS, Grey, predict
 from tests.execution.comfyui.fleet import Fleet, object_info, picture, pictures, tasks
 from tests.flows_for_tests import some_flows
 
@@ -192,6 +196,32 @@ def test_a_config_chooses_the_executor(tmp_path: Path) -> None:
         FlowExecution()
     with pytest.raises(ExecutionError, match="give one"):
         FlowExecution("models", executor=made.rendering.executor)
+
+
+def test_a_stage_renders_on_servers_and_its_rows_say_so(tmp_path: Path) -> None:
+    with Fleet(2) as fleet:
+        rendering = FlowExecution(executor=fleet.executor(timeout=30.0, patience=30.0))
+        predict(tmp_path, [rendering, ImageMetrics([Grey("grey")]), ScoredFlowWriter()])
+    table = read_scored_flows(tmp_path / "rows")
+    rows, judged = table.to_pylist(), judge_values(table)["grey"]
+    assert {(row["status"], row["renderer"]) for row in rows} == {("ok", "comfyui 0.33.0")}
+    greys = {}
+    for name, flow in zip(("a", "b"), some_flows(2), strict=True):
+        for prompt in PROMPTS:
+            for sample in range(2):
+                seed = image_seed(prompt, sample, 0)
+                shown = picture(RenderTask("", flow, prompt.text, seed))
+                greys[f"{name}/{prompt.id}/{sample}"] = float(shown.float().mean())
+    seen = {row["sample_id"]: float(grey) for row, grey in zip(rows, judged, strict=True)}
+    assert seen == pytest.approx(greys)
+
+
+def test_every_process_renders_on_its_share() -> None:
+    executor = ComfyUIExecutor(["http://a", "http://b", "http://c"])
+    trainer: Any = SimpleNamespace(global_rank=1, world_size=2)
+    module: Any = None
+    FlowExecution(executor=executor).setup(trainer, module, "predict")
+    assert [url.host for url in executor._share] == ["b"]
 
 
 def test_a_mistake_of_ours_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,14 @@ def test_messages_are_cut() -> None:
     assert len(str(refusal({"error": {"message": "x" * 10**6}, "node_errors": {"y" * 10**6: None}}))) < 600
 
 
+def test_messages_carry_nothing_that_a_terminal_or_a_table_trips_over() -> None:
+    error = {"exception_type": "E\x1b[31m", "exception_message": "a\ud800\0\n  b", "node_type": "K\u202e"}
+    with pytest.raises(RenderFailure) as raised:
+        check_outcome(ending(("execution_error", error)))
+    assert str(raised.value).isprintable()
+    assert str(raised.value).encode()
+
+
 def test_recorded_endings() -> None:
     for name, error in (("runtime_error", RenderFailure), ("interrupted", ServerFault)):
         (entry,) = next(e["body"] for e in session(name) if e["kind"] == "GET /history/{prompt_id}").values()
