@@ -12,6 +12,7 @@ still tell it apart.
 from functools import lru_cache
 
 from flowsmith.flows.codec import Codec
+from flowsmith.flows.grammar import Grammar
 from flowsmith.flows.state import Given
 from flowsmith.flows.walker import CACHED_STATES, GrammarError, Walker
 from flowsmith.flows.wide.language import WideLanguage
@@ -196,3 +197,12 @@ class WideGrammar(Walker[WideState]):
 
     def __reduce__(self) -> tuple[type["WideGrammar"], tuple[Codec, int]]:
         return type(self), (self.codec, self.budget)
+
+
+def grammar_of(codec: Codec, budget: int) -> Grammar | WideGrammar:
+    """Return the grammar of a codec, whichever kind its domain is of.
+
+    Raises:
+        GrammarError: No flow fits into the budget.
+    """
+    return Grammar(codec, budget) if codec.domain.width is None else WideGrammar(codec, budget)

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from flowsmith.flows import Codec, Domain, Grammar, GrammarError, Link, validate
-from flowsmith.flows.wide.grammar import WideGrammar
+from flowsmith.flows.wide.grammar import WideGrammar, grammar_of
 from flowsmith.flows.wide.language import WideLanguage
 from tests.flows.wide.small_world import codec, domain, flows, schema
 from tests.flows.wide_domain import wide_domain
@@ -113,3 +113,5 @@ def test_each_grammar_takes_its_own_kind_of_domain() -> None:
         WideGrammar(narrow, 100)
     with pytest.raises(GrammarError, match="has a width; use WideGrammar"):
         Grammar(CODEC, 100)
+    assert isinstance(grammar_of(narrow, 100), Grammar)
+    assert isinstance(grammar_of(CODEC, 100), WideGrammar)
