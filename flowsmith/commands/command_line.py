@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from flowsmith.commands import corpus_build, validate
+from flowsmith.commands import corpus_build, design, plan, run, validate
 from flowsmith.commands.answers import BAD_INPUT, INTERRUPTED, answer, say
 from flowsmith.errors import FlowsmithError
 
@@ -30,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
     validate.add(commands)
     corpus = commands.add_parser("corpus", help="make a corpus of flows from a folder of workflows")
     corpus_build.add(corpus.add_subparsers(dest="corpus_command", required=True, metavar="COMMAND"))
+    plan.add(commands)
+    design.add(commands)
+    run.add(commands)
     return top
 
 

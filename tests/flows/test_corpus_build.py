@@ -12,7 +12,7 @@ from flowsmith.flows import Flow, Schema, load_corpus
 from flowsmith.flows.building import imports
 from flowsmith.flows.building.build import Settings, build_corpus
 from flowsmith.flows.building.imports import SourceError
-from flowsmith.flows.exchange import Imported, import_graph, save_picture
+from flowsmith.flows.exchange import Imported, import_file, import_graph, save_picture
 from tests.flows.building_world import FAMILIES, graph, installation
 from tests.flows.records import ROOT
 
@@ -99,7 +99,7 @@ def test_a_second_start_reads_only_what_is_new(folder: Path, monkeypatch: pytest
     assert len(read) == 6, "another installation may read them otherwise"
 
 
-IMPORT = imports.import_file
+IMPORT = import_file
 
 
 def test_stopped_in_the_middle_nothing_is_lost_or_half_written(
@@ -126,9 +126,12 @@ def test_stopped_in_the_middle_nothing_is_lost_or_half_written(
     torn = sorted((folder / "corpus" / "imports").iterdir())[0]
     torn.write_text(torn.read_text()[:20])
     read.clear()
-    monkeypatch.setattr(
-        imports, "import_file", lambda path, schema: (read.append(path.name), IMPORT(path, schema))[1]
-    )
+
+    def reading(path: Path, schema: Schema) -> Imported:
+        read.append(path.name)
+        return IMPORT(path, schema)
+
+    monkeypatch.setattr(imports, "import_file", reading)
     build_corpus(folder / "theirs", SCHEMA, folder / "corpus", settings)
     assert len(read) == 4
     assert made(folder / "corpus") == made(whole)
