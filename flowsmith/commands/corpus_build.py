@@ -16,7 +16,8 @@ files that are not installed give way to installed ones of the same family. Vari
 guidance and steps, within the family that they fit."""
 _WRITES = """\
 writes DIR/flows/*.json    the flows and their variants, as templates over {prompt}
-       DIR/schema.json     what is installed, of the classes that they use
+       DIR/schema.json     what is installed, of the classes and models that they use
+       DIR/domain.yaml     what a designer that is trained on them may choose
        DIR/models.yaml     the family of each model file; edit it and start again: what you write stays
        DIR/report.json     what was kept, dropped and why, and the vocabulary; report.txt for reading
        DIR/imports/        what was read so far; a second start goes on from there

@@ -18,7 +18,12 @@ class MiniatureModelsError(FlowsmithError):
 
 def miniature_models(flows: Iterable[Flow]) -> list[str]:
     """Return the miniature's model files that flows name, sorted."""
-    return sorted({value for flow in flows for value in _names(flow) if value.startswith(_START)})
+    return sorted({value for flow in flows for value in _names(flow) if is_miniature(value)})
+
+
+def is_miniature(value: object) -> bool:
+    """Return whether a value is the name of one of the miniature's model files."""
+    return isinstance(value, str) and value.startswith(_START)
 
 
 def _names(flow: Flow) -> Iterator[str]:

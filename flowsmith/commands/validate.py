@@ -39,18 +39,21 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def validate(args: argparse.Namespace) -> int:
     """Check a file; see `main` for what is returned."""
     from flowsmith.commands.file_check import check_file
+    from flowsmith.commands.miniature_models import WHERE, is_miniature
     from flowsmith.flows import Schema
 
     checked = check_file(args.file, Schema.load(args.schema), args.template)
+    mini = sorted({str(issue.given) for issue in checked.issues if is_miniature(issue.given)})
+    notes = [*checked.notes, *([f"{', '.join(mini)}: {WHERE}"] if mini else [])]
     lines = [f"{args.file}: {'invalid' if checked.issues else 'valid'} ({checked.form} format)"]
     lines += [f"  [{issue.type}] {issue.message}" for issue in checked.issues]
-    lines += [f"  note: {note}" for note in checked.notes]
+    lines += [f"  note: {note}" for note in notes]
     content = {
         "file": args.file,
         "valid": not checked.issues,
         "format": checked.form,
         "issues": [_plain(issue) for issue in checked.issues],
-        "notes": list(checked.notes),
+        "notes": notes,
     }
     answer(content, "\n".join(lines), args.json)
     return REFUSED if checked.issues else DONE

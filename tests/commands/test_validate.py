@@ -82,6 +82,15 @@ def test_templates_are_valid_when_asked_for(tmp_path: Path, schema_file: Path) -
     assert checked(tmp_path, schema_file, template, "--template") == 0
 
 
+def test_the_miniatures_models_are_told_of(
+    tmp_path: Path, schema_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = sent_graph()
+    graph["4"]["inputs"]["ckpt_name"] = "mini_base"
+    assert checked(tmp_path, schema_file, graph) == 1
+    assert "mini_base: models of the miniature" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\x89PNG\r\n\x1a\n"], ids=["torn", "list", "png"])
 def test_what_is_no_graph_is_bad_input(
     content: bytes, tmp_path: Path, schema_file: Path, capsys: pytest.CaptureFixture[str]

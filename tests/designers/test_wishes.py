@@ -7,8 +7,10 @@ import pytest
 
 from flowsmith.designers.restricted_grammar import RestrictedGrammar
 from flowsmith.designers.wishes import WishError, Wishes, restrict
-from flowsmith.flows import Flow, Grammar, GrammarError, Node, validate
-from tests.flows_for_tests import codec
+from flowsmith.flows import Codec, Flow, Grammar, GrammarError, Node, validate
+from flowsmith.flows.wide.full_domain import full_domain
+from flowsmith.flows.wide.grammar import grammar_of
+from tests.flows_for_tests import codec, some_flows
 
 GRAMMAR = Grammar(codec(), 96)
 
@@ -118,3 +120,23 @@ def test_a_token_of_the_whole_domain_alone_is_not_allowed() -> None:
         grammar.advance(grammar.start(), other)
     row = grammar.mask([grammar.start()])[0]
     assert row.nonzero()[:, 0].tolist() == list(grammar.allowed(grammar.start()))
+
+
+def test_a_wide_grammar_keeps_to_wishes_as_well() -> None:
+    schema = codec().schema
+    wide = Codec(schema, full_domain(schema, some_flows(40)))
+    whole: Any = grammar_of(wide, 120)
+    grammar = RestrictedGrammar(
+        whole, restrict(wide.domain, wide.schema, Wishes(models=["mini_base"], max_steps=12))
+    )
+    rng = Random(2)
+    for _ in range(40):
+        state, tokens = grammar.start(), list[int]()
+        while not state.done:
+            tokens.append(rng.choice(grammar.allowed(state)))
+            state = grammar.advance(state, tokens[-1])
+        flow = wide.decode(tokens)
+        assert wide.domain.issues(flow, wide.schema) == []
+        assert {node.get("ckpt_name") for node in flow.nodes} <= {"mini_base", None}
+        steps = [node.get("steps") for node in nodes([flow], "steps")]
+        assert all(isinstance(number, int) and number <= 12 for number in steps)

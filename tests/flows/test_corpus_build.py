@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from flowsmith.commands import main
-from flowsmith.flows import Flow, Schema, load_corpus
+from flowsmith.flows import Codec, Domain, Flow, Schema, load_corpus
 from flowsmith.flows.building import imports
 from flowsmith.flows.building.build import Settings, build_corpus
 from flowsmith.flows.building.imports import SourceError
 from flowsmith.flows.exchange import Imported, import_file, import_graph, save_picture
+from flowsmith.flows.wide.grammar import grammar_of
 from tests.flows.building_world import FAMILIES, graph, installation
 from tests.flows.records import ROOT
 
@@ -68,6 +69,21 @@ def test_the_paper_trail(folder: Path) -> None:
     small = Schema.from_file(folder / "corpus" / "schema.json")
     assert set(small.nodes) == {node.class_type for flow in flows.values() for node in flow.nodes}
     assert load_corpus(folder / "corpus" / "flows", small) == flows
+    # What a policy may choose: the flows, and no file that none of them names.
+    domain = Domain.from_yaml(folder / "corpus" / "domain.yaml")
+    codec = Codec(small, domain)
+    lengths = []
+    for name, flow in flows.items():
+        domain.check(flow, small, name)
+        assert codec.decode(codec.encode(flow)) == flow
+        lengths.append(len(codec.encode(flow)))
+    assert "riddle.safetensors" not in domain.values["CheckpointLoaderSimple.ckpt_name"]
+    told = report["tokens"]
+    assert (told["vocabulary"], told["tokens_max"]) == (codec.size, max(lengths))
+    grammar = grammar_of(codec, int(told["budget"]))
+    assert max(lengths) <= told["budget"]
+    for flow in flows.values():
+        grammar.replay(codec.encode(flow))
     text = (folder / "corpus" / "report.txt").read_text()
     assert text.startswith("6 files: 3 kept, 3 dropped; 9 variants make 12 flows\n")
     assert json.loads((folder / "corpus" / "report.json").read_text()) == report
@@ -192,7 +208,9 @@ def test_real_workflows_become_flows_of_the_installation(real_workflows: Path, t
     )
     assert report["files"] == report["kept"] + len(report["dropped_files"])
     assert report["kept"] >= 5
+    small, domain = Schema.from_file(tmp_path / "schema.json"), Domain.from_yaml(tmp_path / "domain.yaml")
     for flow in load_corpus(tmp_path / "flows", schema).values():
         assert isinstance(flow, Flow)
         assert {node.get("ckpt_name") for node in flow.nodes} - {None} <= set(files)
+        domain.check(flow, small)
         assert any("{prompt}" in str(node.get("text")) for node in flow.nodes)

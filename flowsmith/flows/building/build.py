@@ -7,19 +7,24 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+import yaml
+
 from flowsmith.files import atomic_write
+from flowsmith.flows.building.filters import Reason
 from flowsmith.flows.building.imports import import_all
 from flowsmith.flows.building.installed import MODEL_INPUTS, Models, find_models, with_folder
 from flowsmith.flows.building.models_yaml import ModelFile, add_models, read_models
 from flowsmith.flows.building.report import report_of, text_of
 from flowsmith.flows.building.selection import Selected, select
 from flowsmith.flows.building.variants import Variants
+from flowsmith.flows.building.words import Words, words_of
 from flowsmith.flows.flow import Flow
 from flowsmith.flows.schema import Schema
 
 T = TypeVar("T")
 Watch = Callable[[Iterable[Any], str], Iterable[Any]]
-FLOWS, MODELS, REPORT, SCHEMA, WORK = "flows", "models.yaml", "report", "schema.json", "imports"
+FLOWS, MODELS, REPORT, WORK = "flows", "models.yaml", "report", "imports"
+SCHEMA, DOMAIN = "schema.json", "domain.yaml"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ def build_corpus(
     """Make a corpus.
 
     Written are ``flows/`` (templated API format, one file each), ``schema.json`` (what is installed, of the
-    classes that the flows use), ``models.yaml`` (what stands there is kept) and ``report.json`` and ``report.txt``.
+    classes and models that the flows use), ``domain.yaml`` (what a policy may choose), ``models.yaml`` (what stands
+    there is kept) and ``report.json`` and ``report.txt``.
 
     Args:
         source: Folder of workflow files, sub-folders among it.
@@ -84,9 +90,22 @@ def build_corpus(
     corpus = Variants(selected.flows.values(), schema, models).grow(
         selected.flows, Random(settings.seed), size
     )
+    words = _words(selected, corpus, schema)
     report = report_of(selected, corpus, models, {"from": str(source), **asdict(settings)})
-    _write(out, corpus, schema, selected, report)
+    if words is not None:
+        report["tokens"] = words.told()
+    _write(out, corpus, words, report)
     return report
+
+
+def _words(selected: Selected, corpus: dict[str, Flow], schema: Schema) -> Words | None:
+    """Return how the corpus is spoken of; what has no tokens is taken out of it, and None left if all is."""
+    words = words_of(corpus, schema) if corpus else None
+    for name, why in words.unspoken.items() if words else ():
+        del corpus[name]
+        if name in selected.flows:
+            selected.drop(name, Reason("no_tokens", why))
+    return words
 
 
 def _not_installed(models: Models, name: str) -> ModelFile:
@@ -94,17 +113,17 @@ def _not_installed(models: Models, name: str) -> ModelFile:
     return ModelFile(models.family(folder, file), note="not installed")
 
 
-def _write(
-    out: Path, corpus: Mapping[str, Flow], schema: Schema, selected: Selected, report: dict[str, Any]
-) -> None:
+def _write(out: Path, corpus: Mapping[str, Flow], words: Words | None, report: dict[str, Any]) -> None:
     with atomic_write(out / FLOWS) as folder:
         folder.mkdir()
         for name, flow in corpus.items():
             (folder / f"{name}.json").write_text(
                 json.dumps(flow.to_template(), indent=1) + "\n", encoding="utf-8"
             )
-    classes = {node.class_type for flow in corpus.values() for node in flow.nodes}
-    _write_text(out / SCHEMA, json.dumps(schema.restrict(sorted(classes)).to_object_info(), indent=1) + "\n")
+    schema = words.schema.to_object_info() if words else {}
+    _write_text(out / SCHEMA, json.dumps(schema, indent=1) + "\n")
+    domain = yaml.safe_dump(words.domain.to_json(), allow_unicode=True, sort_keys=False) if words else "{}\n"
+    _write_text(out / DOMAIN, domain)
     _write_text(out / f"{REPORT}.json", json.dumps(report, indent=1) + "\n")
     _write_text(out / f"{REPORT}.txt", text_of(report))
 

@@ -18,7 +18,7 @@ _FILTERS = {
     "model_not_installed": "no model of that family is installed",
     "file_not_installed": "need a file that is not installed",
     "families_mixed": "a LoRA on another family", "duplicate": "the same flow as another file",
-    "rare_block": "hold a rare node class",
+    "rare_block": "hold a rare node class", "no_tokens": "hold what no token can say",
 }  # fmt: skip
 
 
@@ -75,6 +75,12 @@ def text_of(report: Mapping[str, Any]) -> str:
             f"{words['nodes']['p90']:g} at the 90th percentile"
         )
         lines += [f"  {count:5}  {name}" for name, count in words["classes"].items()]
+    if "tokens" in report:
+        tokens = report["tokens"]
+        lines.append(
+            f"{tokens['vocabulary']} tokens in the vocabulary; a flow has {tokens['tokens_median']:g} at the "
+            f"median and {tokens['tokens_max']} at most: set budget to {tokens['budget']}"
+        )
     lines += ["", "kept"]
     for one in report["kept_files"]:
         lines.append(f"  {one['flow']}  ({one['file']})")

@@ -33,6 +33,11 @@ class Selected:
     notes: dict[str, list[str]] = field(default_factory=dict)
     dropped: dict[str, Reason] = field(default_factory=dict)
 
+    def drop(self, name: str, reason: Reason) -> None:
+        """Take a flow out again."""
+        self.dropped[self.files.pop(name)] = reason
+        del self.flows[name], self.notes[name]
+
 
 def select(imports: Sequence[Kept], schema: Schema, models: Models, min_uses: int) -> Selected:
     """Choose the flows of a corpus.
@@ -91,8 +96,7 @@ def _drop_rare(selected: Selected, min_uses: int) -> None:
             found = sorted(rare & {node.class_type for node in flow.nodes})
             if found:
                 told = f"{', '.join(found)}: in fewer than {min_uses} flows"
-                selected.dropped[selected.files.pop(name)] = Reason("rare_block", told)
-                del selected.flows[name], selected.notes[name]
+                selected.drop(name, Reason("rare_block", told))
 
 
 def _name(file: str, taken: dict[str, Flow]) -> str:
