@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowsmith.designers.wishes import WishError
-from flowsmith.flows import Codec, Domain, Grammar
+from flowsmith.flows import Codec, Domain
 from flowsmith.flows.domain_schema import DomainError
 from flowsmith.flows.grammar import GrammarError
 from flowsmith.flows.language import CodecError
+from flowsmith.flows.walker import Walker
+from flowsmith.flows.wide.grammar import grammar_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,11 +30,11 @@ class RestrictedGrammar:
         WishError: Nothing is left, or the smaller domain writes flows otherwise than the model learned to.
     """
 
-    def __init__(self, whole: Grammar, domain: Domain) -> None:
+    def __init__(self, whole: Walker[Any], domain: Domain) -> None:
         self.codec, self.budget = whole.codec, whole.budget
         try:
             codec = Codec(self.codec.schema, domain)
-            self._inner: Any = type(whole)(codec, whole.budget)
+            self._inner: Walker[Any] = grammar_of(codec, whole.budget)
         except (CodecError, DomainError, GrammarError) as error:
             raise WishError(f"together, these wishes leave no flow ({error}); take one back") from error
         ids = {name: place for place, name in enumerate(self.codec.vocabulary)}
