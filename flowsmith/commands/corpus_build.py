@@ -51,6 +51,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="flows in all (default: eight times those kept)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the variants (default: 0)")
+    parser.add_argument(
+        "--family",
+        metavar="NAME",
+        help="keep flows whose models are all of one family, such as sdxl (default: any)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     add_json(parser)
     parser.set_defaults(do=build)
@@ -71,7 +76,7 @@ def build(args: argparse.Namespace) -> int:
     server = args.schema if args.schema.lower().startswith(("http://", "https://")) else None
     report = build_corpus(
         args.source, Schema.load(args.schema), args.out,
-        Settings(args.min_uses, args.size, args.seed),
+        Settings(args.min_uses, args.size, args.seed, args.family),
         models_folder=args.models, server=server, watch=watch,
     )  # fmt: skip
     summary = text_of(report).split("\n\n")[0]

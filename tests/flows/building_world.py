@@ -33,6 +33,11 @@ _NEW: dict[str, Any] = {
     "SaveAnimatedWEBP": {"input": {"required": {"images": ["IMAGE"]}}, "output": [], "output_node": True},
     "CreateVideo": {"input": {"required": {"images": ["IMAGE"]}}, "output": ["VIDEO"], "output_node": True},
     "ToSound": {"input": {"required": {"images": ["IMAGE"]}}, "output": ["AUDIO"], "output_node": True},
+    # What a node could take is no matter, but what it is given.
+    "Describe": {
+        "input": {"required": {"clip": ["CLIP"], "topic": ["STRING"]}, "optional": {"sound": ["AUDIO"]}},
+        "output": ["STRING"],
+    },
     "CloudPaint": {
         "input": {"required": {"prompt": ["STRING"], "seed": ["INT", {"default": 0, "min": 0, "max": 9}]}},
         "output": ["IMAGE"], "python_module": "comfy_api_nodes.nodes_paint",

@@ -153,6 +153,16 @@ def test_stopped_in_the_middle_nothing_is_lost_or_half_written(
     assert made(folder / "corpus") == made(whole)
 
 
+def test_one_family(folder: Path) -> None:
+    report = build_corpus(folder / "theirs", SCHEMA, folder / "corpus", Settings(min_uses=1, family="sd1"))
+    assert {one["file"] for one in report["kept_files"]} == {"a.json", "b.json"}
+    why = {one["file"]: (one["reason"], one["detail"]) for one in report["dropped_files"]}
+    assert why["c.png"] == ("other_family", "models of the family sdxl")
+    values = Domain.from_yaml(folder / "corpus" / "domain.yaml").values
+    families = {FAMILIES[f"checkpoints/{name}"].family for name in values["CheckpointLoaderSimple.ckpt_name"]}
+    assert families | {FAMILIES[f"loras/{name}"].family for name in values["LoraLoader.lora_name"]} == {"sd1"}
+
+
 def test_what_the_user_says_of_a_model_counts(folder: Path) -> None:
     models = folder / "corpus" / "models.yaml"
     models.write_text(models.read_text() + "\ncheckpoints/flux1-dev.safetensors: {family: sdxl}\n")

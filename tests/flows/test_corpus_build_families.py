@@ -171,6 +171,16 @@ def server() -> Iterator[str]:
     listening.server_close()
 
 
+def test_a_name_that_leaves_the_folder_is_not_looked_up(tmp_path: Path) -> None:
+    secret = weights(tmp_path / "secret.safetensors", {ATTENTION.format("input_blocks.1"): (320, 768)})
+    inside = tmp_path / "models" / "loras" / "inside.safetensors"
+    weights(inside, {"x": (1,)}, ss_base_model_version="sd_v2")
+    names = ["../../secret.safetensors", str(secret), "inside.safetensors"]
+    schema = Schema.core().restrict(choices={"LoraLoader.lora_name": names})
+    models = find_models(schema, {}, tmp_path / "models")
+    assert [models.family("loras", name) for name in names] == [None, None, "sd2"]
+
+
 def test_a_server_tells_metadata(server: str) -> None:
     assert fetch_metadata(server, "loras", "sub/ink & co.safetensors") == {"ss_base_model_version": "sd_v1"}
     for name in ("list.safetensors", "torn.safetensors", "unknown.safetensors"):
@@ -214,6 +224,7 @@ def test_users_may_refine_what_was_measured() -> None:
         ("loras/a: {family: 3}", "family=3"), ("loras/a: {trigger_words: ink}", "trigger_words='ink'"),
         ("loras/a: {strength: [1.0, 0.5]}", "strength="), ("loras/a: {strength: [.nan, 1]}", "strength="),
         ("loras/a: {strength: true}", "strength=True"), ("a: {", "cannot be read"),
+        ("[" * 20_000, "cannot be read"),
     ],
 )  # fmt: skip
 def test_mistakes_in_it_are_told(content: str, told: str, tmp_path: Path) -> None:

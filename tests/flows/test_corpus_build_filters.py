@@ -62,6 +62,12 @@ def painted_elsewhere() -> dict[str, Any]:
     }
 
 
+def described() -> dict[str, Any]:
+    made = with_nodes(words=linked("Describe", clip=["4", 1], topic="a fox"))
+    made["6"]["inputs"]["text"] = ["words", 0]
+    return made
+
+
 def picked_size() -> dict[str, Any]:
     made = with_nodes(size=linked("EmptyPicker", size="512 x 512"))
     made["3"]["inputs"]["latent_image"] = ["size", 0]
@@ -71,7 +77,7 @@ def picked_size() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("made", "kind"),
     [
-        (graph(), None), (picked_size(), None), (graph(loras=("ink.safetensors",)), None),
+        (graph(), None), (picked_size(), None), (described(), None), (graph(loras=("ink.safetensors",)), None),
         (from_picture(), "picture_input"), (controlled(), "control_image"),
         (with_nodes(v=linked("SaveAnimatedWEBP", images=["8", 0])), "video"),
         (with_nodes(v=linked("CreateVideo", images=["8", 0])), "video"),

@@ -35,11 +35,13 @@ class Settings:
         min_uses: Node classes that stand in fewer flows are left out, with the flows that hold them; 1 or more.
         size: Flows in all, variants among them; 0 for eight times those that were kept.
         seed: Of the variants.
+        family: Of all models that a flow may use; None: any.
     """
 
     min_uses: int = 2
     size: int = 0
     seed: int = 0
+    family: str | None = None
 
 
 def build_corpus(
@@ -85,7 +87,7 @@ def build_corpus(
     }
     missing = {name: models.files.get(name, _not_installed(models, name)) for name in sorted(named)}
     add_models(out / MODELS, {name: models.files[name] for name in models.installed} | missing, written)
-    selected = select(imports, schema, models, settings.min_uses)
+    selected = select(imports, schema, models, settings.min_uses, settings.family)
     size = settings.size or 8 * len(selected.flows)
     corpus = Variants(selected.flows.values(), schema, models).grow(
         selected.flows, Random(settings.seed), size

@@ -36,15 +36,14 @@ def unfit(flow: Flow, prompt: str | None, literals: tuple[str, ...], schema: Sch
         literals: Positive texts that say the same whatever the prompt.
         schema: Under which it is valid.
     """
-    for node in flow.nodes:
+    for node, types in zip(flow.nodes, _carried(flow, schema), strict=True):
         node_type = schema.node(node.class_type)
-        types = _types(node_type)
         if any(word in node.class_type.lower() for word in _VIDEO) or "VIDEO" in types:
-            return Reason("video", f"{node.class_type} makes or reads a video")
+            return Reason("video", f"{node.class_type} makes a video")
         if types & _OTHER:
-            return Reason("no_picture", f"{node.class_type} makes or reads sound or solids")
+            return Reason("no_picture", f"{node.class_type} makes sound or solids")
         if types & _CONTROL:
-            return Reason("control_image", f"{node.class_type} is led by a picture")
+            return Reason("control_image", f"{node.class_type} serves to be led by a picture")
         if node_type.module.startswith("comfy_api_nodes"):
             return Reason("paid_service", f"{node.class_type} calls a service outside")
         if _reads_picture(node_type, any(isinstance(value, Link) for _, value in node.inputs)):
@@ -72,9 +71,14 @@ def mixed(flow: Flow, schema: Schema, models: Models) -> Reason | None:
     return None
 
 
-def _types(node_type: NodeType) -> set[str]:
-    named = [spec.type for spec in node_type.inputs if spec.kind == "link"]
-    return {part for types in (*named, *node_type.outputs) for part in types.split(",")}
+def _carried(flow: Flow, schema: Schema) -> list[set[str]]:
+    """Return the types that each node gives to others; of an output node, all that it makes."""
+    types = [schema.node(node.class_type) for node in flow.nodes]
+    carried = [set(node_type.outputs) if node_type.is_output else set[str]() for node_type in types]
+    for node in flow.nodes:
+        for _, link in node.links():
+            carried[link.node].add(types[link.node].outputs[link.slot])
+    return carried
 
 
 def _reads_picture(node_type: NodeType, linked: bool) -> bool:

@@ -9,6 +9,7 @@ from flowsmith.flows.building.families import family_of, family_of_metadata, fam
 from flowsmith.flows.building.headers import read_header
 from flowsmith.flows.building.models_yaml import ModelFile, refine
 from flowsmith.flows.building.server_metadata import fetch_metadata
+from flowsmith.flows.exchange.file_lists import leaves_folder
 from flowsmith.flows.schema import Schema
 
 MODEL_INPUTS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "lora_name": "loras"}
@@ -121,6 +122,8 @@ def _listed(schema: Schema) -> Iterator[str]:
 
 
 def _measured(place: str, file: str, folder: Path | str | None, server: str | None) -> str | None:
+    if leaves_folder(file):  # a list of files comes from a server or a file of whoever
+        return None
     inputs = (name for name, known in MODEL_INPUTS.items() if known == place)
     for inner in _FOLDERS[next(inputs)] if folder is not None else ():
         header = read_header(Path(folder or "", inner, file.replace("\\", "/")))

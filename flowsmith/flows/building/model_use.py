@@ -27,3 +27,9 @@ def families(flow: Flow, schema: Schema, models: Models) -> list[frozenset[str]]
         own.append(None if found is None else frozenset(found))
     every = frozenset(family for one in own for family in one or ())
     return [every if one is None else one for one in own]
+
+
+def model_families(flow: Flow, models: Models) -> set[str | None]:
+    """Return the families of all models and LoRAs that a flow names; None stands for an unknown one."""
+    named = ((MODEL_INPUTS.get(name), value) for node in flow.nodes for name, value in node.inputs)
+    return {models.family(folder, value) for folder, value in named if folder and isinstance(value, str)}

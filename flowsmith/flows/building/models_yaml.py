@@ -53,7 +53,7 @@ def read_models(path: Path | str) -> dict[str, ModelFile]:
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ModelsFileError(
             f"{path}: cannot be read ({error}); mend it, or delete it to start anew"
         ) from error

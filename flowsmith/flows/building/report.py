@@ -17,7 +17,8 @@ _FILTERS = {
     "no_sampling": "sample nothing", "no_prompt": "have no prompt", "fixed_text": "hold texts that no prompt replaces",
     "model_not_installed": "no model of that family is installed",
     "file_not_installed": "need a file that is not installed",
-    "families_mixed": "a LoRA on another family", "duplicate": "the same flow as another file",
+    "other_family": "not of the family that was asked for", "families_mixed": "a LoRA on another family",
+    "duplicate": "the same flow as another file",
     "rare_block": "hold a rare node class", "no_tokens": "hold what no token can say",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from flowsmith.flows.building.filters import Reason, mixed
 from flowsmith.flows.building.imports import Kept
 from flowsmith.flows.building.installed import Models
 from flowsmith.flows.building.missing import on_installed
+from flowsmith.flows.building.model_use import model_families
 from flowsmith.flows.building.triggers import with_triggers
 from flowsmith.flows.exchange.file_lists import with_files
 from flowsmith.flows.flow import Flow
@@ -39,7 +40,9 @@ class Selected:
         del self.flows[name], self.notes[name]
 
 
-def select(imports: Sequence[Kept], schema: Schema, models: Models, min_uses: int) -> Selected:
+def select(
+    imports: Sequence[Kept], schema: Schema, models: Models, min_uses: int, family: str | None = None
+) -> Selected:
     """Choose the flows of a corpus.
 
     Args:
@@ -47,10 +50,11 @@ def select(imports: Sequence[Kept], schema: Schema, models: Models, min_uses: in
         schema: What is installed.
         models: Families of what is installed.
         min_uses: A node class must stand in so many flows; what has a rarer one is left out, until none has.
+        family: Of all models that a flow uses; None: any.
     """
     selected, owners = Selected(), dict[str, str]()
     for kept in imports:
-        found = kept.reason or _installed(kept, schema, models)
+        found = kept.reason or _installed(kept, schema, models, family)
         if isinstance(found, Reason):
             selected.dropped[kept.file] = found
             continue
@@ -66,7 +70,9 @@ def select(imports: Sequence[Kept], schema: Schema, models: Models, min_uses: in
     return selected
 
 
-def _installed(kept: Kept, schema: Schema, models: Models) -> tuple[Flow, list[str]] | Reason:
+def _installed(
+    kept: Kept, schema: Schema, models: Models, family: str | None
+) -> tuple[Flow, list[str]] | Reason:
     names: dict[tuple[str, str], list[str]] = {}
     for class_type, name, file in kept.files:
         names.setdefault((class_type, name), []).append(file)
@@ -81,6 +87,10 @@ def _installed(kept: Kept, schema: Schema, models: Models) -> tuple[Flow, list[s
     issues = validate(flow, schema)
     if issues:
         return Reason("invalid", issues[0].message)
+    used = model_families(flow, models)
+    if family is not None and used != {family}:
+        told = ", ".join(sorted(one or "unknown" for one in used)) or "none"
+        return Reason("other_family", f"models of the family {told}")
     return mixed(flow, schema, models) or (flow, placed[1])
 
 
