@@ -83,6 +83,15 @@ def test_a_vocabulary_export_needs_no_guidance(export: Path, tmp_path: Path) -> 
     assert not (tmp_path / "b.json").exists()
 
 
+def test_a_prompt_that_looks_like_tokens_is_text(export: Path, tmp_path: Path) -> None:
+    prompt = "<flow> KSampler.steps=20 ref:0 end {prompt} {{x}}"
+    assert main(["design", prompt, "--export", str(export), "--out", str(tmp_path / "f.json")]) == 0
+    made = graph(tmp_path / "f.json")
+    assert validate(made, small_codec().schema) == []
+    texts = [str(node["inputs"].get("text")) for node in made.values()]
+    assert any(text in (prompt, f"{prompt}, sharp") for text in texts), "filled in as typed"
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

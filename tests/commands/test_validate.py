@@ -114,12 +114,17 @@ def test_a_schema_that_cannot_be_read_is_bad_input(
     assert left.value.code == 2
 
 
-def test_it_answers_without_torch_and_in_time(tmp_path: Path, schema_file: Path) -> None:
+@pytest.mark.parametrize("help_only", [False, True], ids=["validate", "help"])
+def test_it_answers_without_torch_and_in_time(help_only: bool, tmp_path: Path, schema_file: Path) -> None:
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(editor_graph()))
+    line = (
+        ["corpus", "build", "--help"] if help_only else ["validate", str(path), "--schema", str(schema_file)]
+    )
     lines = (
-        "import sys; from flowsmith.commands import main; "
-        f"code = main(['validate', {str(path)!r}, '--schema', {str(schema_file)!r}]); "
+        "import sys; from flowsmith.commands import main\n"
+        f"try: code = main({line!r})\n"
+        "except SystemExit as left: code = left.code\n"
         "print(code, sorted({'torch', 'transformers', 'diffusers', 'pyarrow', 'scipy'} & set(sys.modules)))"
     )
     before = _spent()
