@@ -182,8 +182,9 @@ class InputCheck:
             )
         if value > (_HUGE if spec.maximum is None else spec.maximum):
             return self._issue("value_bigger_than_max", spec.name, value, wanted, "is too big", spec.maximum)
-        if spec.step and not spec.seed and value != spec.default:
-            low = spec.minimum or 0
+        low = spec.minimum or 0
+        # Beyond what doubles tell apart at the least value, every number is on a step.
+        if spec.step and not spec.seed and value != spec.default and math.ulp(low) < spec.step / 2:
             steps = (value - low) / spec.step
             # Beyond what doubles tell apart, every number is on a step.
             near = low + round(steps) * spec.step if math.isfinite(steps) else value
