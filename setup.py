@@ -27,6 +27,9 @@ REQUIREMENTS = [
     "numpy>=2.0",  # statistics of the evaluation
     "scipy>=1.14",  # connected areas and filters of the checker and the faults
     "PyYAML>=6.0",  # configs and domains
+    "comfyui-autograph>=2.3",  # graphs of ComfyUI's editor to its API format
+    "aiohttp>=3.14",  # ComfyUI servers: requests and websockets
+    "yarl>=1.20",  # their addresses; aiohttp's own
     "pillow>=11",  # pictures in files
     "matplotlib>=3.9",  # reward against guidance weight
     "tqdm>=4.66",  # progress of what is no trainer
@@ -64,4 +67,5 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["flowsmith = flowsmith.commands.command_line:main"]},
 )

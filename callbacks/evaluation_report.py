@@ -16,7 +16,8 @@ from flowsmith.evaluation.dense_block import DenseBlock
 from flowsmith.evaluation.kept_pictures import KeptPictures
 from flowsmith.evaluation.sample_sheets import rows_of, write_sheets
 from flowsmith.files import atomic_write
-from flowsmith.flows import Codec, Domain, Schema
+from flowsmith.flows import Codec, Domain
+from flowsmith.flows.schema_beside import schema_beside
 from flowsmith.scored_flows import read_scored_flows
 
 
@@ -53,7 +54,7 @@ class EvaluationReport(CandidateCallback):
         """Read what the report compares with, so that what is missing is told before anything is rendered."""
         from flowsmith.designers.known import known_flows
 
-        self._codec = Codec(Schema.core(), Domain.from_yaml(self._domain))
+        self._codec = Codec(schema_beside(self._domain), Domain.from_yaml(self._domain))
         self._known = {k.flow.structural_key for k in known_flows(self._scored_flows, self._domain)}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,8 +1,9 @@
 """Renders the candidates' flows."""
 
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from lightning import LightningModule, Trainer
@@ -10,33 +11,71 @@ from tqdm import tqdm
 
 from callbacks.candidate_callback import CallbackOrderError, CandidateCallback
 from flowsmith.candidates import CandidateBatch
-from flowsmith.execution import ExecutionError, Executor, ModelLibrary, RenderTask
+from flowsmith.execution import ExecutionError, Executor, ModelLibrary, RenderResult, RenderTask
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 _WORTH_A_BAR = 100  # tasks; fewer are over before one would read it
+
+
+class Renderer(Protocol):
+    """What makes images of flows."""
+
+    @property
+    def version(self) -> str:
+        """What an image depends on beside flow, prompt, seed and weights."""
+
+    @property
+    def weight_hashes(self) -> dict[str, str]:
+        """Hash of every model file by its name."""
+
+    def render(self, tasks: Iterable[RenderTask]) -> Iterator[RenderResult]:
+        """Yield exactly one result for each task, as they finish."""
+
+
+class SharedRenderer(Renderer, Protocol):
+    """One elsewhere, which all processes of a run use."""
+
+    def take_share(self, rank: int, processes: int) -> None:
+        """Keep to what this process may use."""
 
 
 class FlowExecution(CandidateCallback):
     """Fills in images, or why there is none.
 
     Args:
-        models: Folder of models, in ComfyUI's folder names.
+        models: Folder of models, in ComfyUI's folder names, to render with in this process.
         batch_size: Samples of one flow computed at once; changes memory and speed alone.
         device: Where to render; "auto" is the module's device.
         precision: Number type of UNet and autoencoder; "auto" is float16 on CUDA and float32 elsewhere. bfloat16 takes
             half the time on CPUs that multiply it; colours move by one or two of 255.
+        executor: Renders instead of this process, for instance `flowsmith.execution.comfyui.ComfyUIExecutor`.
+
+    Raises:
+        ExecutionError: Neither models nor an executor are given, or both.
     """
 
     def __init__(
-        self, models: str, batch_size: int = 16, device: str = "auto", precision: Precision = "auto"
+        self,
+        models: str | None = None,
+        batch_size: int = 16,
+        device: str = "auto",
+        precision: Precision = "auto",
+        executor: SharedRenderer | None = None,
     ) -> None:
-        self._models, self._batch_size, self._device = Path(models), batch_size, device
+        if (models is None) == (executor is None):
+            raise ExecutionError(
+                f"models={models}, executor={executor}: flows are rendered with the one or by the other; give one"
+            )
+        self._models, self._batch_size, self._device = Path(models or ""), batch_size, device
+        self._elsewhere = executor
         self._dtype = None if precision == "auto" else getattr(torch, precision)
         self._module_device = "cpu"
 
     @cached_property
-    def executor(self) -> Executor:
+    def executor(self) -> Renderer:
         """The renderer; its caches last as long as the run."""
+        if self._elsewhere is not None:
+            return self._elsewhere
         device = self._module_device if self._device == "auto" else self._device
         return Executor(self._models, device=device, batch_size=self._batch_size, dtype=self._dtype)
 
@@ -44,9 +83,11 @@ class FlowExecution(CandidateCallback):
         """Check that there is something to render with.
 
         Raises:
-            ExecutionError: The folder of models holds no checkpoint.
+            ExecutionError: The folder of models holds no checkpoint, or there is too little for all processes.
         """
-        if not ModelLibrary(self._models).names("checkpoints"):
+        if self._elsewhere is not None:
+            self._elsewhere.take_share(trainer.global_rank, trainer.world_size)
+        elif not ModelLibrary(self._models).names("checkpoints"):
             raise ExecutionError(
                 f"models={self._models}: holds no checkpoints, so every flow would fail; "
                 "name a folder with checkpoints/ and loras/"

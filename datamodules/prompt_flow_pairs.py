@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.resumable_batches import ResumableBatches
-from flowsmith.flows import Codec, Domain, Schema, augment, load_corpus
+from flowsmith.flows import Codec, Domain, augment, load_corpus
+from flowsmith.flows.schema_beside import schema_beside
 from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.pairs import Pair, corpus_pairs, scored_pairs
 from flowsmith.policy.vocabulary import FlowTokenizer
@@ -113,7 +114,7 @@ class PromptFlowPairs(LightningDataModule):
         if self._sets:
             return
         domain = Domain.from_yaml(self._domain)
-        self.codec = Codec(Schema.core(), domain)
+        self.codec = Codec(schema_beside(self._domain), domain)
         captions = [] if self._prompts is None else [p.text for p in read_prompts(self._prompts, "train")]
         sets = self._from_scored_flows() if self._corpus is None else self._from_corpus()
         if not sets["train"]:

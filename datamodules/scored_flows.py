@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.resumable_batches import ResumableBatches
-from flowsmith.flows import Codec, Domain, Flow, Schema
+from flowsmith.flows import Codec, Domain, Flow
+from flowsmith.flows.schema_beside import schema_beside
 from flowsmith.rewards.splits import PARTS, Balance, Part, SplitError, assign_parts, held_out, row_weights
 from flowsmith.scored_flows import read_scored_flows
 
@@ -120,7 +121,7 @@ class ScoredFlowsData(LightningDataModule):
         """
         if self._items:
             return
-        self.codec = Codec(Schema.core(), Domain.from_yaml(self._domain))
+        self.codec = Codec(schema_beside(self._domain), Domain.from_yaml(self._domain))
         table = read_scored_flows(self._path)
         table = table.filter(pc.and_(pc.is_valid(table["score"]), pc.not_equal(table["split"], "test")))
         table = table.sort_by("sample_id")

@@ -28,6 +28,7 @@ FREE = (
     *("trainer.callbacks.*ProgressBar*", "trainer.callbacks.*Summary*", "trainer.callbacks.DeviceStats*"),
     *("*.num_workers", "*.pin_memory", "*.persistent_workers", "*.prefetch_factor", "*.device", "*.progress"),
     *("*.output", "*.output_*", "*.cache", "*.cache_*"),
+    *("*.servers", "*.patience", "*.revival", "*.delivery"),  # of ComfyUI; a timeout decides what fails
 )
 ABSENT = "(not there)"
 _CONTENT = " (its content)"

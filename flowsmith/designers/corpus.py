@@ -6,7 +6,8 @@ from functools import cached_property
 
 from flowsmith.candidates import Candidate
 from flowsmith.designers.protocol import DesignerError, candidate, image_seed, stable_hash
-from flowsmith.flows import Domain, Flow, Schema, augment, load_corpus
+from flowsmith.flows import Domain, Flow, augment, load_corpus
+from flowsmith.flows.schema_beside import schema_beside
 from flowsmith.prompts import Prompt
 
 
@@ -33,7 +34,7 @@ class CorpusDesigner:
     def corpus(self) -> list[tuple[str, Flow]]:
         """(Name of the base flow, flow), hand-written ones first."""
         domain = Domain.from_yaml(self._domain)
-        schema = domain.restrict(Schema.core())
+        schema = domain.restrict(schema_beside(self._domain))
         return augment(
             load_corpus(self._flows, schema), domain, schema, random.Random(self._seed), self._size
         )

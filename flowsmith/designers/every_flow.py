@@ -5,7 +5,8 @@ from functools import cached_property
 
 from flowsmith.candidates import Candidate
 from flowsmith.designers.protocol import candidate, image_seed
-from flowsmith.flows import Domain, Flow, Schema, load_corpus
+from flowsmith.flows import Domain, Flow, load_corpus
+from flowsmith.flows.schema_beside import schema_beside
 from flowsmith.prompts import Prompt
 
 
@@ -25,7 +26,7 @@ class EveryFlowDesigner:
     @cached_property
     def flows(self) -> dict[str, Flow]:
         """Flows by file name."""
-        return load_corpus(self._flows, Domain.from_yaml(self._domain).restrict(Schema.core()))
+        return load_corpus(self._flows, Domain.from_yaml(self._domain).restrict(schema_beside(self._domain)))
 
     def propose(self, prompts: Sequence[Prompt], samples: int, seed: int) -> list[Candidate]:
         """Propose every flow ``samples`` times; flows of one prompt and sample share their noise."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from flowsmith.candidates import Candidate
 from flowsmith.designers.protocol import DesignerError, candidate
-from flowsmith.flows import Domain, Flow, Schema
+from flowsmith.flows import Domain, Flow
+from flowsmith.flows.schema_beside import schema_beside
 from flowsmith.prompts import Prompt
 
 
@@ -32,7 +33,7 @@ class FixedDesigner:
             raise DesignerError(
                 f"flow={self._path}: cannot be read ({error}); name a JSON file of a flow"
             ) from error
-        return Flow.from_template(text, Domain.from_yaml(self._domain).restrict(Schema.core()))
+        return Flow.from_template(text, Domain.from_yaml(self._domain).restrict(schema_beside(self._domain)))
 
     def propose(self, prompts: Sequence[Prompt], samples: int, seed: int) -> list[Candidate]:
         """Propose the one flow, with another noise per sample."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from flowsmith.designers.protocol import DesignerError
-from flowsmith.flows import Domain, Flow, Schema
+from flowsmith.flows import Domain, Flow
+from flowsmith.flows.schema_beside import schema_beside
 from flowsmith.scored_flows import read_scored_flows
 
 
@@ -42,7 +43,7 @@ def known_flows(scored_flows: Path | str, domain: Path | str) -> list[KnownFlow]
         raise DesignerError(
             f"scored_flows={scored_flows}: no scored row of the split train; collect some first"
         )
-    schema = Domain.from_yaml(domain).restrict(Schema.core())
+    schema = Domain.from_yaml(domain).restrict(schema_beside(domain))
     return [
         KnownFlow(Flow.from_template(first[key][0], schema), first[key][1], tuple(scores[key]))
         for key in sorted(first)

@@ -9,8 +9,10 @@ from typing import Any
 from flowsmith.files import atomic_write
 from flowsmith.flows.domain import Domain
 from flowsmith.flows.flow import Flow, Link, Node, Value
-from flowsmith.flows.language import CodecError, Language, Need, class_token
+from flowsmith.flows.inputs import Kind, normalise
+from flowsmith.flows.language import CodecError, Language, Need, Pool, Production, Slot
 from flowsmith.flows.schema import Schema
+from flowsmith.flows.wide.language import WideLanguage
 
 _FILE = "codec.json"
 _VERSION = 1
@@ -32,7 +34,8 @@ class Codec:
             DomainError: The domain contradicts the schema.
             CodecError: The domain's classes cannot make a flow.
         """
-        self.language = Language(schema, domain)
+        self.language: Language | WideLanguage
+        self.language = Language(schema, domain) if domain.width is None else WideLanguage(schema, domain)
         self.schema, self.domain = self.language.schema, domain
         self.vocabulary = self.language.vocabulary
         self.fingerprint = sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()[:16]
@@ -115,16 +118,21 @@ def _too_deep(what: str) -> CodecError:
 class _Writer:
     """Encodes one flow."""
 
-    def __init__(self, language: Language, flow: Flow) -> None:
+    def __init__(self, language: Language | WideLanguage, flow: Flow) -> None:
         self.language, self.flow = language, flow
-        self.done: list[int] = []  # places of completed nodes
-        self.uses: dict[int, Need | None] = {}
+        self.written: dict[int, Production] = {}  # completed nodes by place, in order
         self.out: list[int] = []
+        self.types: list[tuple[str, ...]] = []
 
     def tokens(self) -> list[int]:
         ends = [p for p, n in enumerate(self.flow.nodes) if self._class(n.class_type).is_output]
+        if self.language.feeding:  # where an output node is read from, it is written
+            fed = {link.node for node in self.flow.nodes for _, link in node.links()}
+            feeding = self.language.feeding
+            ends = [p for p in ends if p not in fed or self.flow.nodes[p].class_type not in feeding]
+        self.types = self.language.output_types(self.flow)
         for place in ends:
-            self._node(place, self._token(self.flow.nodes[place].class_type), None)
+            self._node(place, 0, None)
         self.out.append(self.language.end)
         return self.out
 
@@ -138,41 +146,39 @@ class _Writer:
             raise CodecError(f"token {name}: not in the vocabulary; check the flow against the domain")
         return self.language.ids[name]
 
-    def _node(self, place: int, token: int, need: Need | None) -> None:
-        if place in self.done:
+    def _node(self, place: int, slot: int, need: Need | None) -> None:
+        if place in self.written:
             raise CodecError("an output node feeds another; link what it shows instead")
         node = self.flow.nodes[place]
-        production = self.language.find(node, need)
+        token = self._token(self.language.token(node, slot, need))
+        production = self.language.find(node, need, slot)
         self.out.append(token)
         extra = {name for name, _ in node.inputs} - {slot.name for slot in production.slots}
         if extra:
             raise CodecError(
                 f"{node.class_type}.{min(extra)}: the domain leaves it out; give it values there"
             )
-        for slot in production.slots:
-            value = node.get(slot.name)
-            if value is None and slot.optional:
+        for given in production.slots:
+            value = node.get(given.name)
+            if value is None and given.optional:
                 self.out.append(self.language.absent)
-            elif isinstance(value, Link) and slot.need is not None:
-                self._link(value, slot.need)
+            elif isinstance(value, Link) and given.need is not None:
+                self._link(value, given.need)
             else:
-                self.out.append(self._value(node.class_type, slot.name, slot.values, value))
-        self.uses[place] = need
-        self.done.append(place)
+                self.out += self._value(node.class_type, given, value)
+        self.written[place] = production
 
     def _link(self, link: Link, need: Need) -> None:
-        if link.node not in self.done:
-            node = self.flow.nodes[link.node]
-            name = class_token(self._class(node.class_type), link.slot, self.language.use(node))
-            self._node(link.node, self._token(name), need)
+        if link.node not in self.written:
+            self._class(self.flow.nodes[link.node].class_type)
+            self._node(link.node, link.slot, self.language.narrow(need, self.types[link.node][link.slot]))
             return
         back = 0
-        for place in reversed(self.done):
-            production = self.language.find(self.flow.nodes[place], self.uses[place])
+        for place, production in reversed(self.written.items()):
             if production.need is None:
                 continue
             for slot in range(len(production.outputs) - 1, -1, -1):
-                if production.outputs[slot] == need.pool:
+                if self.language.accepts(need, production.outputs[slot]):
                     if (place, slot) == (link.node, link.slot):
                         self.out.append(self._token(f"ref:{back}"))
                         return
@@ -181,22 +187,44 @@ class _Writer:
             f"a link needs a {need.name}, but leads to a node of another use or to an output node"
         )
 
-    def _value(self, class_type: str, name: str, tokens: Sequence[int], value: Value | Link | None) -> int:
-        for token in tokens:
+    def _value(self, class_type: str, slot: Slot, value: Value | Link | None) -> list[int]:
+        for token in slot.values:
             meaning = self.language.meanings[token]
             if meaning == value and type(meaning) is type(value):
-                return token
-        allowed = [self.language.meanings[token] for token in tokens]
-        raise CodecError(f"{class_type}.{name}={value!r}: no token for it; the domain has {allowed}")
+                return [token]
+        if isinstance(self.language, WideLanguage) and self.language.spelling and isinstance(value, Value):
+            pieces = self.language.spelling.spell(_written(value, slot.kind))
+            return [*(self.language.first_piece + piece for piece in pieces), self.language.close]
+        allowed = [self.language.meanings[token] for token in slot.values]
+        raise CodecError(f"{class_type}.{slot.name}={value!r}: no token for it; the domain has {allowed}")
+
+
+def _written(value: Value, kind: Kind) -> str:
+    """Return what a literal spells: a text as it is, anything else as JSON."""
+    return value if kind == "text" and isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _meant(written: str, kind: Kind) -> Value:
+    if kind == "text":
+        return written
+    try:
+        value = json.loads(written)
+        if not isinstance(value, Value) or (kind in ("int", "float") and isinstance(value, str)):
+            raise ValueError("it is no such value")
+        return normalise(value, kind)
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise CodecError(
+            f"tokens: the literal {written[:80]!r} is no {kind} ({error}); write JSON"
+        ) from error
 
 
 class _Reader:
     """Decodes one token sequence, by descent."""
 
-    def __init__(self, language: Language, ids: Sequence[int]) -> None:
+    def __init__(self, language: Language | WideLanguage, ids: Sequence[int]) -> None:
         self.language, self.ids, self.place = language, ids, 0
         self.found: list[Node] = []
-        self.outputs: dict[tuple[str, str | None], list[Link]] = {}
+        self.outputs: list[tuple[Pool, Link]] = []  # completed ones that can be referred to
 
     def nodes(self) -> list[Node]:
         roots = dict(self.language.roots)
@@ -230,23 +258,40 @@ class _Reader:
             token = self._next()
             if slot.optional and token == self.language.absent:
                 continue
-            if slot.need is not None:
-                inputs.append((slot.name, self._link(token, slot.need)))
-            elif token in slot.values:
+            if token in slot.values:
                 inputs.append((slot.name, self.language.meanings[token]))
+            elif slot.kind != "link" and self._spells(token):
+                inputs.append((slot.name, self._literal(token, slot.kind)))
+            elif slot.need is not None:
+                inputs.append((slot.name, self._link(token, slot.need)))
             else:
                 raise self._wrong(token, f"a value of {production.class_type}.{slot.name}")
         self.found.append(Node(production.class_type, tuple(inputs)))
         if production.need is not None:
-            for number, pool in enumerate(production.outputs):
-                self.outputs.setdefault(pool, []).append(Link(len(self.found) - 1, number))
+            node = len(self.found) - 1
+            self.outputs += [(pool, Link(node, number)) for number, pool in enumerate(production.outputs)]
         return len(self.found) - 1
+
+    def _spells(self, token: int) -> bool:
+        return isinstance(self.language, WideLanguage) and 0 <= self.language.close <= token
+
+    def _literal(self, token: int, kind: Kind) -> Value:
+        assert isinstance(self.language, WideLanguage)  # others spell nothing
+        assert self.language.spelling is not None
+        pieces: list[int] = []
+        while token != self.language.close:
+            place = token - self.language.first_piece
+            if not 0 <= place < len(self.language.spelling.pieces):
+                raise self._wrong(token, "a piece of a literal or its end")
+            pieces.append(place)
+            token = self._next()
+        return _meant(self.language.spelling.read(pieces), kind)
 
     def _link(self, token: int, need: Need) -> Link:
         for slot, maker, place in self.language.makers[need]:
             if token == maker:
                 return Link(self._node(place), slot)
-        seen = self.outputs.get(need.pool, [])
+        seen = [link for pool, link in self.outputs if self.language.accepts(need, pool)]
         for back, reference in enumerate(self.language.references[: len(seen)]):
             if token == reference:
                 return seen[-1 - back]

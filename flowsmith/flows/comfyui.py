@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowsmith.flows.flow import Flow, Link, Node, Value
-from flowsmith.flows.issues import FlowError, whole
+from flowsmith.flows.inputs import InputSpec, unwrap
+from flowsmith.flows.issues import FlowError, FlowIssue, shown, whole
+from flowsmith.flows.object_info import unique_names
 from flowsmith.flows.roles import node_roles
 from flowsmith.flows.schema import NodeType, Schema, normalise
 from flowsmith.flows.templates import fill, template_of
-from flowsmith.flows.validate import check, unwrap
+from flowsmith.flows.validate import check
 
 SEEDS = 2**64
 
@@ -28,7 +30,8 @@ def read(graph: Mapping[str, Any] | str, schema: Schema, prompt: str | None = No
     roles = node_roles(flow.nodes, ["CONDITIONING" in node_type.outputs for node_type in types])
     nodes = []
     for node, node_type, role in zip(flow.nodes, types, roles, strict=True):
-        texts = {spec.name for spec in node_type.inputs if spec.kind == "text"} if role else set()
+        specs = node_type.inputs_for(dict(node.inputs)) if role else ()
+        texts = {spec.name for spec in specs if spec.kind == "text"}
         inputs = tuple(
             (
                 name,
@@ -60,15 +63,17 @@ def write(flow: Flow, prompt: str, seed: int, schema: Schema) -> dict[str, Any]:
     for name, node in graph.items():
         node_type = schema.node(node["class_type"])
         inputs: dict[str, Any] = {}
-        for spec in node_type.inputs:
-            if spec.seed and spec.name == node_type.seed_input:
-                inputs[spec.name] = (seed + samplers) % SEEDS
-                samplers += 1
+        specs = node_type.inputs_for(node["inputs"])
+        seeds = [spec for spec in specs if spec.seed]
+        for spec in specs:
+            if spec.seed and (spec.required or spec is seeds[0]):
+                inputs[spec.name] = _seed(seed + samplers, spec)
             elif spec.name in node["inputs"]:
                 value = node["inputs"][spec.name]
                 inputs[spec.name] = (
                     fill(value, prompt) if spec.kind == "text" and isinstance(value, str) else value
                 )
+        samplers += bool(seeds)
         graph[name] = {"class_type": node["class_type"], "inputs": inputs}
     return graph
 
@@ -90,13 +95,7 @@ def load(graph: Mapping[str, Any] | str) -> dict[str, Any]:
     Raises:
         FlowError: Malformed JSON, not an object, an id that stands twice, or the editor's own format.
     """
-    content: Any = graph
-    if isinstance(graph, str):
-        try:
-            content = json.loads(graph, object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:
-            message = f"malformed JSON ({error}); give the file that ComfyUI saves with Export (API)"
-            raise FlowError([whole("invalid_json", graph[:80], "a JSON object", message)]) from error
+    content: Any = parse_json(graph) if isinstance(graph, str) else graph
     if (
         isinstance(content, Mapping)
         and isinstance(content.get("prompt"), Mapping)
@@ -112,13 +111,17 @@ def load(graph: Mapping[str, Any] | str) -> dict[str, Any]:
     return dict(content)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} stands twice in one object")
-    return found
+def parse_json(text: str) -> Any:
+    """Parse JSON in which no name stands twice in one object.
+
+    Raises:
+        FlowError: Malformed JSON, or a name that stands twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=unique_names)
+    except (ValueError, RecursionError) as error:
+        message = f"malformed JSON ({error}); give the file that ComfyUI saves with Export (API)"
+        raise FlowError([whole("invalid_json", text[:80], "a JSON object", message)]) from error
 
 
 def _nodes(graph: Mapping[str, Any], schema: Schema, template: bool) -> list[Node]:
@@ -129,16 +132,26 @@ def _nodes(graph: Mapping[str, Any], schema: Schema, template: bool) -> list[Nod
     ]
 
 
+def _seed(seed: int, spec: InputSpec) -> int:
+    """Wrap a seed around at what ComfyUI, or a node of a smaller range, takes."""
+    return seed % (SEEDS if spec.maximum is None else min(SEEDS, int(spec.maximum) + 1))
+
+
 def _node(given: Mapping[str, Any], node_type: NodeType, places: Mapping[str, int], template: bool) -> Node:
     inputs: list[tuple[str, Value | Link]] = []
-    for spec in node_type.flow_inputs:
-        if spec.name not in given:
+    for spec in node_type.inputs_for(given):
+        if spec.seed or spec.name not in given:
             continue
         value: Any = given[spec.name]
         if isinstance(value, list | tuple):
             inputs.append((spec.name, Link(places[value[0]], value[1])))
             continue
-        value = normalise(unwrap(value), spec.kind)  # type: ignore[arg-type]  # validated just before
+        value = unwrap(value)
+        if not isinstance(value, Value):
+            allowed = "a text, a number, true or false"
+            message = f"{node_type.name}: {spec.name}={shown(value)} is no plain value; flows hold {allowed}"
+            raise FlowError([FlowIssue("structured_value", None, spec.name, value, allowed, message)])
+        value = normalise(value, spec.kind)
         inputs.append((spec.name, value if template or spec.kind != "text" else template_of(value, None)))
     return Node(node_type.name, tuple(inputs))
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from flowsmith.flows.roles import Role
 from flowsmith.flows.schema import InputSpec, Schema, normalise
 from flowsmith.flows.templates import TemplateError, has_prompt
 from flowsmith.flows.validate import validate
+from flowsmith.flows.wide.width import Width
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class Domain:
             needs them (an optional one without stays absent).
         texts: Allowed templates per role. Positive ones hold ``{prompt}``; the two lists share none, so that
             a text tells its role.
-        max_pixels: Most pixels that any latent (in image pixels) or image may have.
-        max_pixel_steps: Most steps x pixels, summed over sampling nodes.
+        max_pixels: Most pixels that any latent (in image pixels) or image may have; infinite (null in a
+            file) for no bound.
+        max_pixel_steps: Most steps x pixels, summed over sampling nodes, or infinite.
         sample_empty_latents: Whether an empty latent must be sampled with full denoise, and before it is
             decoded, and what a KSamplerAdvanced leaves of the noise be taken away by another (see `stages`);
             otherwise flows that decode noise are in the domain.
         upscale_factors: How many times wider and higher a picture comes out of each upscale model, by file
             name: bounds on pixels are checked with it, and a schema does not tell it.
+        width: What a domain at full width has beyond the rest (see `flowsmith.flows.wide`), or None. Such a
+            domain bounds sizes by its grids alone.
     """
 
     classes: Mapping[str, int]
@@ -45,6 +50,7 @@ class Domain:
     max_pixel_steps: float
     sample_empty_latents: bool = True
     upscale_factors: Mapping[str, float] = field(default_factory=dict)
+    width: Width | None = None
 
     @classmethod
     def from_yaml(cls, path: Path | str) -> "Domain":
@@ -79,7 +85,9 @@ class Domain:
             if isinstance(most, bool) or not isinstance(most, int) or most < 1:
                 raise DomainError(f"{source}: classes.{name}={most!r}; give how many of it, 1 or more")
         factors = _mapping(source, {"upscale_factors": {}, **content}, "upscale_factors")
-        numbers = {name: content[name] for name in ("max_pixels", "max_pixel_steps")}
+        bounds = {name: content[name] for name in ("max_pixels", "max_pixel_steps")}
+        bounds = {name: inf if bound is None else bound for name, bound in bounds.items()}
+        numbers = dict(bounds)
         numbers |= {f"upscale_factors.{name}": factor for name, factor in factors.items()}
         for name, number in numbers.items():
             if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
@@ -94,10 +102,10 @@ class Domain:
             classes=dict(classes),
             values=_grids(source, content, "values"),
             texts=texts,  # type: ignore[arg-type]  # checked just before
-            max_pixels=content["max_pixels"],
-            max_pixel_steps=content["max_pixel_steps"],
+            **bounds,
             sample_empty_latents=pictures,
             upscale_factors=dict(factors),
+            width=None if content.get("width") is None else Width.from_json(content["width"]),
         )
         domain._check_texts(source)
         return domain
@@ -106,14 +114,16 @@ class Domain:
         """Write the domain as plain objects."""
         # Left out where there are none, so that what was exported before there were any keeps its fingerprint.
         factors = {"upscale_factors": dict(self.upscale_factors)} if self.upscale_factors else {}
+        width = {} if self.width is None else {"width": self.width.to_json()}
         return {
             "classes": dict(self.classes),
             "values": {name: list(grid) for name, grid in self.values.items()},
             "texts": {role: list(grid) for role, grid in self.texts.items()},
-            "max_pixels": self.max_pixels,
-            "max_pixel_steps": self.max_pixel_steps,
+            "max_pixels": _finite(self.max_pixels),
+            "max_pixel_steps": _finite(self.max_pixel_steps),
             "sample_empty_latents": self.sample_empty_latents,
             **factors,
+            **width,
         }
 
     def restrict(self, schema: Schema) -> Schema:
@@ -172,6 +182,10 @@ class Domain:
                 if placed != (role == "positive"):
                     rule = "positive texts hold {prompt}, negative texts do not"
                     raise DomainError(f"{source}: texts.{role}: {text!r}; {rule}")
+
+
+def _finite(bound: float) -> float | None:
+    return None if bound == inf else bound
 
 
 def _mapping(source: str, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

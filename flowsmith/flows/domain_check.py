@@ -9,6 +9,7 @@ from flowsmith.flows.roles import node_roles, slot_role
 from flowsmith.flows.schema import Schema
 from flowsmith.flows.sizes import SIZE_RULES, flow_sizes
 from flowsmith.flows.stage_check import stage_issues
+from flowsmith.flows.wide.check import wide_issues
 
 if TYPE_CHECKING:
     from flowsmith.flows.domain import Domain
@@ -40,6 +41,8 @@ def domain_issues(flow: Flow, schema: Schema, domain: "Domain") -> list[FlowIssu
         for name, n in counts.items()
         if n > domain.classes[name]
     ]
+    if domain.width is not None:
+        return issues + list(wide_issues(flow, schema, domain))
     issues += _value_issues(flow, schema, domain) + _size_issues(flow, schema, domain)
     return issues + stage_issues(flow) if domain.sample_empty_latents else issues
 

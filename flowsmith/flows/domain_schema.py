@@ -1,5 +1,6 @@
 """Whether a domain fits the schema that it chooses from."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowsmith.errors import FlowsmithError
@@ -9,6 +10,7 @@ from flowsmith.flows.schema import InputSpec, NodeType, Schema
 from flowsmith.flows.sizes import SIZE_RULES, SIZED_TYPES, SizeRule
 from flowsmith.flows.stages import ADD, END, LEAVE, STAGED, START, Stages
 from flowsmith.flows.validate import validate
+from flowsmith.flows.wide.width import wide_inputs
 
 if TYPE_CHECKING:
     from flowsmith.flows.domain import Domain
@@ -25,17 +27,22 @@ def check_against_schema(domain: "Domain", schema: Schema) -> None:
         DomainError: An input or value of the domain is not in the schema, an input has no values, or what
             bears on size is not known of a class or file.
     """
-    known = {
-        f"{name}.{spec.name}": spec for name in domain.classes for spec in schema.nodes[name].flow_inputs
-    }
+    known: dict[str, InputSpec] = {}
+    owners: dict[str, str] = {}
+    for name in domain.classes:
+        node = schema.nodes[name]
+        for spec in node.flow_inputs if domain.width is None else wide_inputs(node, domain.width):
+            known[f"{name}.{spec.name}"], owners[f"{name}.{spec.name}"] = spec, name
     for target, grid in domain.values.items():
         if target not in known or known[target].kind == "link":
             raise DomainError(f"values: {target!r} takes no value; {nearest(target, known)}")
         for value in grid:
-            _check_value(target, known[target], value)
+            _check_value(target, owners[target], known[target], value)
     for target, spec in known.items():
-        if domain.grid(target.partition(".")[0], spec) is None and spec.required and spec.kind != "link":
+        if domain.grid(owners[target], spec) is None and spec.required and spec.kind != "link":
             raise DomainError(f"values: {target!r} has none; give it a list of values")
+    if domain.width is not None:
+        return
     for name in domain.classes:
         node = schema.nodes[name]
         if name not in SIZE_RULES and set(SIZED_TYPES) & set(node.outputs):
@@ -51,9 +58,9 @@ def check_against_schema(domain: "Domain", schema: Schema) -> None:
         _check_stages(domain)
 
 
-def _check_value(target: str, spec: InputSpec, value: Value) -> None:
+def _check_value(target: str, name: str, spec: InputSpec, value: Value) -> None:
     """Ask the validator about one value, in a schema of one node."""
-    name = target.partition(".")[0]
+    spec = replace(spec, branches=())  # what a choice brings with it has values of its own
     alone = Schema({name: NodeType(name, (spec,), (), True)})
     issues = validate({"1": {"class_type": name, "inputs": {spec.name: value}}}, alone, template=True)
     if issues:

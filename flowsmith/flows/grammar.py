@@ -5,31 +5,21 @@ checked against the plan of completion (`plan`); bounds on size ride on the open
 each pixel that a node puts out will cost its consumers in steps, ``limit`` how many pixels they bear.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
-from random import Random
-from typing import TYPE_CHECKING
 
-from flowsmith.errors import FlowsmithError
 from flowsmith.flows.codec import Codec
 from flowsmith.flows.domain_check import SLACK
-from flowsmith.flows.language import Need
+from flowsmith.flows.language import Language, Need
 from flowsmith.flows.plan import Plan
 from flowsmith.flows.stage_tokens import StageTokens
 from flowsmith.flows.state import Frame, Given, Out, State
 from flowsmith.flows.twins import Twins
+from flowsmith.flows.walker import CACHED_STATES, GrammarError, Walker
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_CACHED_STATES = 1 << 15
+__all__ = ["Grammar", "GrammarError"]
 
 
-class GrammarError(FlowsmithError):
-    """A token is not allowed, or a budget is too small for any flow."""
-
-
-class Grammar:
+class Grammar(Walker[State]):
     """The allowed tokens of a codec's language within a budget of tokens.
 
     Attributes:
@@ -41,8 +31,10 @@ class Grammar:
         """Prepare the plan of completion.
 
         Raises:
-            GrammarError: No flow fits into the budget and the domain's bounds.
+            GrammarError: No flow fits into the budget and the domain's bounds, or the domain is wide.
         """
+        if not isinstance(codec.language, Language):
+            raise GrammarError("the codec's domain has a width; use WideGrammar for it")
         self.codec, self.budget = codec, budget
         self._language = codec.language
         self._plan = Plan(self._language)
@@ -56,7 +48,7 @@ class Grammar:
         self._max_spent = domain.max_pixel_steps * SLACK
         stages = self._language.stages
         self._stages = StageTokens(self._language, stages) if stages else None
-        self._cached = lru_cache(maxsize=_CACHED_STATES)(self._compute)
+        self._cached = lru_cache(maxsize=CACHED_STATES)(self._compute)
         self._start = State((), (), ((),) * len(names), 0, 0, 0, 0.0, False)
         if not self.allowed(self._start):
             least = min(self._plan.rest(place, 0, 0).tokens + 2 for _, place in self._language.roots)
@@ -67,31 +59,6 @@ class Grammar:
 
     def __reduce__(self) -> tuple[type["Grammar"], tuple[Codec, int]]:
         return type(self), (self.codec, self.budget)
-
-    def start(self) -> State:
-        """Return the state before the first token."""
-        return self._start
-
-    def allowed(self, state: State) -> tuple[int, ...]:
-        """Return the ids of the tokens that may come next, ascending; none once the flow is done."""
-        return self._cached(state)
-
-    def advance(self, state: State, token: int) -> State:
-        """Return the state after a token.
-
-        Raises:
-            GrammarError: The token is not allowed there.
-        """
-        allowed = self.allowed(state)
-        if token not in allowed:
-            names = self.codec.vocabulary
-            given = repr(names[token]) if 0 <= token < len(names) else f"id {token}"
-            choices = ", ".join(names[t] for t in allowed[:12]) or "nothing, the flow is done"
-            raise GrammarError(
-                f"token {given} at place {state.used}: it leads to no valid flow within {self.budget} tokens "
-                f"and the domain; allowed: {choices}"
-            )
-        return self._step(state, token)
 
     def _step(self, state: State, token: int) -> State:
         if token == self._language.end:
@@ -108,35 +75,6 @@ class Grammar:
             return self._open(state, *self._plan.makers[slot.need][token])
         out = state.pools[self._pools[slot.need.pool]][-1 - reference]
         return self._give(state, (out.node, out.slot), out)
-
-    def mask(self, states: Sequence[State]) -> "Tensor":
-        """Return the allowed tokens as booleans, len(states) x codec.size."""
-        import torch
-
-        mask = torch.zeros(len(states), self.codec.size, dtype=torch.bool)
-        for row, state in enumerate(states):
-            mask[row, list(self.allowed(state))] = True
-        return mask
-
-    def replay(self, tokens: Sequence[int]) -> list[State]:
-        """Return the state before each token.
-
-        Raises:
-            GrammarError: A token is not allowed in its place.
-        """
-        state, states = self._start, []
-        for token in tokens:
-            states.append(state)
-            state = self.advance(state, token)
-        return states
-
-    def random_walk(self, rng: Random) -> list[int]:
-        """Write a flow by choosing evenly among the allowed tokens."""
-        state, tokens = self._start, list[int]()
-        while not state.done:
-            tokens.append(rng.choice(self._compute(state)))
-            state = self._step(state, tokens[-1])
-        return tokens
 
     def _compute(self, state: State) -> tuple[int, ...]:
         if state.done:

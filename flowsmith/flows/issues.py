@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from heapq import nlargest
+from itertools import islice
+from reprlib import Repr
 from typing import Literal
 
 from flowsmith.errors import FlowsmithError
+from flowsmith.flows.flow import Value
 
 # The first group carries the names that ComfyUI's server gives; it has none for the second and accepts or
 # crashes on those graphs; the third is about what a domain allows within a schema.
@@ -14,10 +18,19 @@ IssueType = Literal[
     "return_type_mismatch", "invalid_input_type", "value_smaller_than_min", "value_bigger_than_max",
     "value_not_in_list", "dependency_cycle",
     "invalid_json", "invalid_graph", "invalid_node", "ui_format", "unknown_input", "literal_on_link_input",
-    "value_not_finite", "value_off_step", "bad_template",
-    "unsafe_path", "class_not_in_domain", "too_many_nodes", "value_not_in_domain", "text_not_in_domain",
-    "link_not_in_domain", "noise_left", "parts_do_not_fit", "too_many_pixels", "too_many_pixel_steps",
+    "value_not_finite", "value_off_step", "bad_template", "invalid_text", "structured_value",
+    "too_many_issues", "unsafe_path", "class_not_in_domain", "too_many_nodes", "value_not_in_domain",
+    "text_not_in_domain", "link_not_in_domain", "noise_left", "parts_do_not_fit", "too_many_pixels",
+    "too_many_pixel_steps",
 ]  # fmt: skip
+
+
+MOST_COMPARED = 5000  # names
+MOST_MATCHED = 100  # of those, letter by letter
+MOST_SHOWN = 200  # characters of a name
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = MOST_SHOWN
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,8 @@ class FlowIssue:
         input: Name of the input, or None.
         given: What was found there.
         allowed: What may stand there instead, in words.
-        message: The whole story in one sentence.
+        message: The whole story in one sentence, in printable characters.
+        nearest: The allowed name or number that is closest to what was given, if one is close.
     """
 
     type: IssueType
@@ -39,6 +53,12 @@ class FlowIssue:
     given: object
     allowed: str
     message: str
+    nearest: Value | None = None
+
+    def __post_init__(self) -> None:
+        # Names out of a file may hold what a terminal obeys or an encoder refuses.
+        for name in ("allowed", "message"):
+            object.__setattr__(self, name, _printable(getattr(self, name)))
 
 
 class FlowError(FlowsmithError):
@@ -64,17 +84,53 @@ def whole(kind: IssueType, given: object, allowed: str, message: str) -> FlowIss
 def shown(given: object) -> str:
     """Write a value that may be of any kind and size, in one line of a message."""
     try:
-        text = repr(given)
+        if isinstance(given, str):
+            given = given[:MOST_SHOWN]
+        text = _SHORT.repr(given) if isinstance(given, dict | list | tuple) else repr(given)
     except (ValueError, RecursionError):  # an integer of thousands of digits; lists too deep in lists
         return f"({type(given).__name__} too large to show)"
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
+def suggest(given: object, names: Iterable[object]) -> tuple[str, str | None]:
+    """Return in words what is allowed, and the allowed name that was probably meant, if there is one.
+
+    Of very many names only the first `MOST_COMPARED` are looked at.
+    """
+    known = {str(name)[:MOST_SHOWN]: str(name) for name in islice(names, MOST_COMPARED)}
+    if not known:
+        return "none is listed; give the schema the names that are installed", None
+    word = given[:MOST_SHOWN] if isinstance(given, str) else shown(given)
+    close = next(iter(get_close_matches(word, _likely(word, list(known)), n=1, cutoff=0.5)), None)
+    hint = "" if close is None else f"did you mean {close!r}? "
+    listed = f"allowed: {', '.join(islice(known, 12))}{', …' if len(known) > 12 else ''}"
+    return hint + listed, None if close is None else known[close]
+
+
+def _likely(word: str, names: list[str]) -> list[str]:
+    """Of many names, return those with the most pairs of letters in common; to compare all takes too long."""
+    if len(names) <= MOST_MATCHED:
+        return names
+    pairs = {word[place : place + 2] for place in range(len(word) - 1)}
+    return nlargest(MOST_MATCHED, names, key=lambda name: sum(pair in name for pair in pairs))
+
+
 def nearest(given: object, names: Iterable[object]) -> str:
     """Say which allowed name was probably meant, and list the allowed ones briefly."""
-    known = [str(name) for name in names]
-    if not known:
-        return "none is listed; give the schema the names that are installed"
-    close = get_close_matches(given if isinstance(given, str) else shown(given), known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}allowed: {', '.join(known[:12])}{', …' if len(known) > 12 else ''}"
+    return suggest(given, names)[0]
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value is a text that can be written as UTF-8: no half of a surrogate pair in it."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -12,7 +12,8 @@ from json import dumps
 
 from flowsmith.errors import FlowsmithError
 from flowsmith.flows.domain import Domain
-from flowsmith.flows.flow import Node, Value
+from flowsmith.flows.flow import Flow, Node, Value
+from flowsmith.flows.inputs import Kind
 from flowsmith.flows.roles import Role, slot_role
 from flowsmith.flows.schema import InputSpec, NodeType, Schema
 from flowsmith.flows.sizes import SIZE_RULES, SIZED_TYPES, SizeRule
@@ -59,12 +60,16 @@ class Need:
 
 @dataclass(frozen=True)
 class Slot:
-    """One input of a production: values (their tokens) or a need; an optional one may also be absent."""
+    """One input of a production: values (their tokens), a need or, at full width, both.
+
+    An optional one may also be absent. What ``kind`` of input it is matters where values are spelt.
+    """
 
     name: str
     values: tuple[int, ...]
     need: Need | None
     optional: bool
+    kind: Kind = "link"
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,12 @@ class Language:
         makers: Per need, slot number within the class, token and place of each production that meets it.
         references: Ids of ``ref:0``, ``ref:1``, ...
         stages: What parts of a way fit together, or None if the domain has none or keeps none together.
+        feeding: Output classes that other nodes may read from: none.
+        spelling: How values without a token are spelt: they are not.
     """
+
+    feeding: frozenset[str] = frozenset()
+    spelling: None = None
 
     def __init__(self, schema: Schema, domain: Domain) -> None:
         self.schema = domain.restrict(schema)
@@ -161,8 +171,24 @@ class Language:
         own = self._value_tokens.get((f"{class_type}.{name}", f"{class_type}.{name}"))
         return own if own is not None else self._value_tokens.get(("", role or "positive"), ())
 
-    def find(self, node: Node, need: Need | None) -> Production:
-        """Return a node's class as it is used for one need.
+    def token(self, node: Node, slot: int, need: Need | None) -> str:
+        """Name the token of a new node, whose output ``slot`` is linked (0 at the end of a flow)."""
+        return class_token(self.schema.nodes[node.class_type], slot, self.use(node))
+
+    def narrow(self, need: Need, kind: str) -> Need:
+        """Return what is asked of a node that meets a need with an output of type ``kind``."""
+        return need
+
+    def accepts(self, need: Need, pool: Pool) -> bool:
+        """Return whether references for a need count an output."""
+        return pool == need.pool
+
+    def output_types(self, flow: Flow) -> list[tuple[str, ...]]:
+        """Return the types that each node of a flow puts out."""
+        return [self.schema.nodes[node.class_type].outputs for node in flow.nodes]
+
+    def find(self, node: Node, need: Need | None, slot: int = 0) -> Production:
+        """Return a node's class as it is used for one need, whichever its linked output.
 
         Raises:
             CodecError: It cannot meet it within the domain.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flowsmith.flows import Grammar
+from flowsmith.flows.walker import Walker
 
 _REMEMBERED = 50_000
 
@@ -27,7 +27,7 @@ class Replay(NamedTuple):
 class AllowedSets:
     """Numbers the allowed sets of a grammar as they are met, and remembers whole flows."""
 
-    def __init__(self, grammar: Grammar, size: int) -> None:
+    def __init__(self, grammar: Walker[Any], size: int) -> None:
         """Start empty; ``size`` is the codec's."""
         self._grammar = grammar
         self._size = size

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowsmith.files import atomic_write
-from flowsmith.flows import Codec, Grammar
+from flowsmith.flows import Codec
+from flowsmith.flows.walker import Walker
+from flowsmith.flows.wide.grammar import grammar_of
 from flowsmith.policy import adapters, build
 from flowsmith.policy.allowed import AllowedSets
 from flowsmith.policy.errors import PolicyError
@@ -37,7 +39,7 @@ class Policy(nn.Module):
         model: nn.Module,
         tokenizer: FlowTokenizer,
         codec: Codec,
-        grammar: Grammar,
+        grammar: Walker[Any],
         adapter: str | None = None,
         base: str = "",
         dtype: build.DType = "float32",
@@ -85,7 +87,7 @@ class Policy(nn.Module):
         model = build.small_llama(
             tokenizer, hidden=hidden, layers=layers, heads=heads, context=context, seed=seed
         )
-        return cls(model, tokenizer, codec, Grammar(codec, budget))
+        return cls(model, tokenizer, codec, grammar_of(codec, budget))
 
     @classmethod
     def from_text_model(
@@ -115,9 +117,9 @@ class Policy(nn.Module):
         tokenizer = build.text_tokenizer(base, model.get_input_embeddings().weight.shape[0], codec)
         build.enlarge(model, tokenizer)
         if lora_rank == 0:
-            return cls(model, tokenizer, codec, Grammar(codec, budget), dtype=dtype)
+            return cls(model, tokenizer, codec, grammar_of(codec, budget), dtype=dtype)
         wrapped = adapters.lora(model, tokenizer.text_size, lora_rank, lora_alpha)
-        return cls(wrapped, tokenizer, codec, Grammar(codec, budget), "vocabulary", base, dtype)
+        return cls(wrapped, tokenizer, codec, grammar_of(codec, budget), "vocabulary", base, dtype)
 
     @property
     def device(self) -> torch.device:
@@ -216,7 +218,7 @@ class Policy(nn.Module):
         """
         folder = Path(folder)
         card, tokenizer, codec = _read_parts(folder)
-        grammar = Grammar(codec, card["budget"])
+        grammar = grammar_of(codec, card["budget"])
         try:
             if card["kind"] == "full":
                 policy = cls(build.text_model(str(folder), card["dtype"]), tokenizer, codec, grammar)
