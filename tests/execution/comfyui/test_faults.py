@@ -46,7 +46,7 @@ def test_a_fault_on_every_tenth_loses_nothing(delivery: str) -> None:
         errors = pictures(fleet.executor(delivery=delivery, timeout=3.0).render(wanted), wanted)
     assert errors == {}
     assert [server.crowd for server in fleet.servers] == [1, 1, 1, 1]
-    assert all(len(server.posted) > 10 for server in fleet.servers)
+    assert all(server.posted for server in fleet.servers), "how many each gets, its speed decides"
     assert max(plan.tries.values()) <= 1 + RETRIES
 
 
@@ -100,7 +100,7 @@ def test_a_server_that_comes_back_as_another_is_left_out() -> None:
         results = list(executor.render(wanted))
     assert pictures(results, wanted) == {}
     fewer, more = sorted(len(server.posted) for server in fleet.servers)
-    assert fewer < 10 < more
+    assert fewer < more, "the other gets all that are left of 30"
 
 
 def test_an_interrupt_hits_our_prompt_alone() -> None:
