@@ -55,6 +55,7 @@ def test_walks_are_valid_and_hold_no_dead_or_double_node(codec: Codec) -> None:
     assert min(met.values()) > 500
 
 
+@pytest.mark.slow  # the same of the small domain is always run
 def test_flows_made_by_hand_come_back_and_can_be_walked_to_within_their_own_length(codec: Codec) -> None:
     rng, grammars, met = Random(2), dict[int, Grammar](), set[str]()
     for _ in range(1000):
