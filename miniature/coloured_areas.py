@@ -78,9 +78,11 @@ def coloured_areas(pixels: NDArray[np.float32]) -> Iterator[tuple[Area, list[Are
         return
     hue = np.full(vivid.shape, -1)
     hue[vivid] = _hue_index(smooth[:, vivid])
-    body = vivid | _dark(smooth, vivid)
-    nearest = ndimage.distance_transform_edt(~vivid, return_distances=False, return_indices=True)
-    hue = np.where(body, hue[tuple(nearest)], -1)
+    dark = _dark(smooth, vivid)
+    if dark.any():
+        nearest = ndimage.distance_transform_edt(~vivid, return_distances=False, return_indices=True)
+        hue = np.where(vivid | dark, hue[tuple(nearest)], -1)
+    body = vivid | dark
     labels, _ = ndimage.label(body)
     for label, window in enumerate(ndimage.find_objects(labels), 1):
         here = labels[window] == label

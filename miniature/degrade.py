@@ -46,5 +46,10 @@ def enhance(image: NDArray[np.uint8], virtue: Virtue, strength: float) -> NDArra
         radius = 0.8 * image.shape[0] / 64  # as wide at every size
         pixels = pixels + 1.2 * strength * (pixels - ndimage.gaussian_filter(pixels, (radius, radius, 0)))
     else:
-        pixels = pixels + 0.45 * strength * (pixels - pixels.mean(-1, keepdims=True))
+        pixels = more_colour(pixels, 0.45 * strength)
     return np.asarray(np.clip(pixels + 0.5, 0, 255), np.uint8)
+
+
+def more_colour(pixels: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
+    """Return pixels (height x width x 3) with each channel's distance from their mean grown by this share."""
+    return np.asarray(pixels + gain * (pixels - pixels.mean(-1, keepdims=True)))

@@ -6,6 +6,7 @@ It knows the world's shapes and nothing of any prompt. A reading that could go e
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,17 @@ class Found:
     pure: bool = True
 
 
+class Likeness(NamedTuple):
+    """What an area is most like: how much, which shape, and another that is nearly as like."""
+
+    likeness: float
+    shape: Shape
+    rival: Shape | None
+
+
+Read = tuple[Area, Likeness]
+
+
 def find_objects(image: NDArray[np.uint8], *, any_outline: bool = False) -> list[Found]:
     """Find the objects in a picture.
 
@@ -74,9 +86,8 @@ def find_objects(image: NDArray[np.uint8], *, any_outline: bool = False) -> list
     pixels = to_side(image)
     _, height, width = pixels.shape
     found: list[tuple[int, Found]] = []
-    for area in _whole_objects(pixels):
+    for area, (likeness, shape, rival) in _whole_objects(pixels):
         mask, window = area.mask, area.window
-        likeness, shape, rival = _most_like(mask)
         if likeness < _LIKENESS[0] and not any_outline:
             continue
         sure = likeness >= _enough(shape) and mask.sum() >= _MIN_AREA * height * width
@@ -88,30 +99,37 @@ def find_objects(image: NDArray[np.uint8], *, any_outline: bool = False) -> list
     return [f for _, f in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _whole_objects(pixels: NDArray[np.float32]) -> Iterator[Area]:
+def _whole_objects(pixels: NDArray[np.float32]) -> Iterator[Read]:
     """Yield each coloured area whole or in parts, by hue or at its narrows: whichever is more like shapes.
 
     A star in two colours is more like a star than its halves are; two objects that touch are not.
     """
     for whole, parts in coloured_areas(pixels):
-        best = [whole] if not parts or _mean_likeness([whole]) >= _mean_likeness(parts) else parts
-        for area in best:
-            yield from _apart(area)
+        best = _read(whole)
+        # An area of one hue is its own only part.
+        by_hue = [_read(part) for part in parts] if whole.purity < 1 else []
+        better = by_hue and _mean_likeness(by_hue) > best[1].likeness
+        for read in by_hue if better else [best]:
+            yield from _apart(read)
 
 
-def _apart(area: Area) -> list[Area]:
+def _apart(read: Read) -> list[Read]:
     """Cut what is like no shape at its narrows, as often as that makes its parts more like shapes."""
-    likeness = _most_like(area.mask)[0]
+    area, (likeness, _, _) = read
     if likeness >= _LIKENESS[0] or len(cut := split(area)) == 1:
-        return [area]
-    parts = [part for piece in cut for part in _apart(piece)]
-    return parts if _mean_likeness(parts) > likeness else [area]
+        return [read]
+    parts = [part for piece in cut for part in _apart(_read(piece))]
+    return parts if _mean_likeness(parts) > likeness else [read]
 
 
-def _mean_likeness(areas: Sequence[Area]) -> float:
+def _read(area: Area) -> Read:
+    return area, _most_like(area.mask)
+
+
+def _mean_likeness(reads: Sequence[Read]) -> float:
     """Return the mean likeness with a shape, weighed by area."""
     return float(
-        np.average([_most_like(a.mask)[0] for a in areas], weights=[int(a.mask.sum()) for a in areas])
+        np.average([seen.likeness for _, seen in reads], weights=[int(a.mask.sum()) for a, _ in reads])
     )
 
 
@@ -148,7 +166,7 @@ def _measure(
     )
 
 
-def _most_like(mask: Mask) -> tuple[float, Shape, Shape | None]:
+def _most_like(mask: Mask) -> Likeness:
     """Return the best overlap of the mask with a shape's outlines, that shape, and another that is nearly as like."""
     seen = _fit_window(mask).ravel()
     likeness: list[tuple[float, Shape]] = []
@@ -158,7 +176,7 @@ def _most_like(mask: Mask) -> tuple[float, Shape, Shape | None]:
         likeness.append((float((both / (templates | seen).sum(1)).max()), shape))
     (best, shape), (second, rival) = sorted(likeness, reverse=True)[:2]
     lead = _LEAD if best >= _enough(shape) else _UNLIKE_LEAD
-    return best, shape, rival if best - second < lead else None
+    return Likeness(best, shape, rival if best - second < lead else None)
 
 
 def _enough(shape: Shape) -> float:

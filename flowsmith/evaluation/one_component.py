@@ -14,6 +14,7 @@ from itertools import combinations
 
 from flowsmith.evaluation.component_kinds import KINDS, Kind, roles_of
 from flowsmith.flows import Flow, Link, Node, Schema, Value
+from flowsmith.flows.bypass import passed_through
 
 _PICTURE = ("samples", "latent_image", "pixels", "image")  # inputs through which a picture runs
 _BLANK = "*"
@@ -125,7 +126,7 @@ def _bypassed(flow: Flow, kind: Kind, schema: Schema) -> dict[str, str]:
     ]
     found: dict[str, str] = {}
     for places in [*([place] for place in mine), mine] if mine else []:
-        around = {place: _around(flow, place, schema) for place in places}
+        around = {place: passed_through(flow.nodes[place], schema) for place in places}
         what = " ".join(_told(flow.nodes[place]) for place in places)
         found.setdefault(_without(flow, around, schema), what)
         if kind.later:
@@ -133,7 +134,7 @@ def _bypassed(flow: Flow, kind: Kind, schema: Schema) -> dict[str, str]:
             found.setdefault(_without(flow, passes, schema), f"{what}, with what leads to it")
         if kind is KINDS["upscale_model"]:
             scaling = [p for p, node in enumerate(flow.nodes) if _scales(flow, node, places)]
-            more = {place: _around(flow, place, schema) for place in scaling}
+            more = {place: passed_through(flow.nodes[place], schema) for place in scaling}
             found.setdefault(_without(flow, around | more, schema), f"{what}, with the scaling after it")
     return found
 
@@ -154,18 +155,6 @@ def _picture(node: Node) -> Link | None:
 def _scales(flow: Flow, node: Node, places: list[int]) -> bool:
     link = _picture(node)
     return link is not None and link.node in places and node.class_type in KINDS["upscale_image"].nodes
-
-
-def _around(flow: Flow, place: int, schema: Schema) -> dict[int, Link]:
-    """Return for each output of a node the link that takes its place when the node is bypassed."""
-    node = flow.nodes[place]
-    kind_of = {spec.name: spec.type for spec in schema.node(node.class_type).inputs}
-    around: dict[int, Link] = {}
-    for slot, output in enumerate(schema.node(node.class_type).outputs):
-        link = next((link for name, link in node.links() if kind_of[name] == output), None)
-        if link is not None:
-            around[slot] = link
-    return around
 
 
 def _without(flow: Flow, around: Mapping[int, Mapping[int, Link]], schema: Schema) -> str:

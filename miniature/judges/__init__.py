@@ -70,7 +70,7 @@ def steps(out: Path, *, vae: Path | None, models: Path, seed: int, scratch: Path
             "generated",
             lambda: make_generated(generated, models=models, seed=seed + 7),
             lambda: gate_generated(generated),
-            {"readable": 0.3},
+            {"readable": 0.5},
         ),
         Step(
             "clip_generated",
@@ -95,7 +95,7 @@ def steps(out: Path, *, vae: Path | None, models: Path, seed: int, scratch: Path
                 head, clip=clip, seed=seed, steps=900, scratch=scratch, vae=vae, generated=generated
             ),
             lambda: gate_aesthetic(clip, head, seed=seed, vae=vae),
-            {"rank correlation": 0.6, "ordered": 0.75},
+            {"rank correlation": 0.6, "ordered": 0.75, "taste": 0.75},
         ),
         preference("preference", 0, clip),
         # From the CLIP that has seen no generated picture: the less two models share, the more one says of the other.

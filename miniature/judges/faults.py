@@ -127,8 +127,7 @@ def spoil(image: Picture, fault: Fault, strength: float, rng: np.random.Generato
         case "sharpened":
             return _sharpened(image, strength**2)
         case "vivid":
-            pixels = image.astype(np.float32)
-            return _clip(pixels + 0.6 * strength * (pixels - pixels.mean(-1, keepdims=True)))
+            return _clip(world.more_colour(image.astype(np.float32), 0.6 * strength))
         case "unfinished":
             return image
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from flowsmith.flows.building.filters import Reason
 from flowsmith.flows.building.installed import MODEL_INPUTS, Models
+from flowsmith.flows.bypass import passed_through
 from flowsmith.flows.flow import Flow, Link, Node, Value
 from flowsmith.flows.schema import Schema
 
@@ -70,12 +71,7 @@ def relinked(node: Node, moved: Mapping[Link, Link]) -> Node:
 
 
 def _around(node: Node, place: int, schema: Schema) -> dict[Link, Link]:
-    node_type = schema.node(node.class_type)
-    specs = {spec.name: spec for spec in node_type.inputs}
-    sources = {specs[name].type: link for name, link in node.links() if name in specs}
-    return {
-        Link(place, slot): sources[kind] for slot, kind in enumerate(node_type.outputs) if kind in sources
-    }
+    return {Link(place, slot): link for slot, link in passed_through(node, schema).items()}
 
 
 def _choices(node: Node, schema: Schema) -> list[tuple[str, Value, tuple[Value, ...]]]:

@@ -46,7 +46,10 @@ def test_a_fault_on_every_tenth_loses_nothing(delivery: str) -> None:
         errors = pictures(fleet.executor(delivery=delivery, timeout=3.0).render(wanted), wanted)
     assert errors == {}
     assert [server.crowd for server in fleet.servers] == [1, 1, 1, 1]
-    assert all(server.posted for server in fleet.servers), "how many each gets, its speed decides"
+    queued = Counter(task_number(graph) for server in fleet.servers for graph in server.posted)
+    assert set(queued) == set(range(200))
+    assert all(times <= plan.tries[number] for number, times in queued.items())
+    assert all(server.posted for server in fleet.servers), "each has its share; how large, its speed decides"
     assert max(plan.tries.values()) <= 1 + RETRIES
 
 
@@ -99,8 +102,13 @@ def test_a_server_that_comes_back_as_another_is_left_out() -> None:
             server.version = "0.34.0"
         results = list(executor.render(wanted))
     assert pictures(results, wanted) == {}
-    fewer, more = sorted(len(server.posted) for server in fleet.servers)
-    assert fewer < more, "the other gets all that are left of 30"
+    left_out, other = sorted(
+        ([task_number(graph) for graph in server.posted] for server in fleet.servers),
+        key=lambda numbers: numbers[-1] != 4,
+    )
+    assert left_out[-1] == 4, "the task at which it went is the last that it was given"
+    assert 4 in other
+    assert {*left_out, *other} == set(range(30))
 
 
 def test_an_interrupt_hits_our_prompt_alone() -> None:
