@@ -41,6 +41,7 @@ EXTRAS = {
         "mypy>=1.17",
         "pre-commit>=4.0",
         "pytest>=8.4",
+        "pytest-xdist>=3.6",  # tests on every core
         "ruff>=0.12",
         "setuptools>=77",  # the test of the wheel builds one
         "types-PyYAML",
