@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 KLEstimator = Literal["k1", "k2", "k3"]
+KLPlace = Literal["loss", "reward"]
 
 
 def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: KLEstimator = "k3") -> Tensor:
@@ -27,3 +28,21 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: KLEstim
     if estimator == "k2":
         return difference.square() / 2
     return (-difference).expm1() + difference
+
+
+def kl_penalty(
+    old_logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, estimator: KLEstimator = "k1"
+) -> Tensor:
+    """Sum each sequence's divergence, to be subtracted, times its weight, from the sequence's reward.
+
+    Args:
+        old_logprobs: Of the policy that sampled, B x T.
+        reference_logprobs: Of the reference, B x T.
+        mask: True at chosen tokens, B x T.
+        estimator: ``k1``, whose gradient through the reward is the divergence's.
+
+    Returns:
+        Nats, one a sequence, B, without gradient; 0 where nothing was chosen.
+    """
+    estimate = kl_estimate(old_logprobs.detach(), reference_logprobs.detach(), estimator)
+    return estimate.masked_fill(~mask, 0.0).sum(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from flowsmith.objectives.advantages import AdvantageKind, advantages
 from flowsmith.objectives.aggregation import Aggregation, Totals
 from flowsmith.objectives.errors import ObjectiveError
-from flowsmith.objectives.grpo import GRPO
+from flowsmith.objectives.objective import Objective
 
 AGGREGATIONS: list[Aggregation] = list(get_args(Aggregation))
 OLD = torch.log(torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], dtype=torch.double))
@@ -26,7 +26,7 @@ ADVANTAGES = torch.tensor([1.0, -1.0], dtype=torch.double)
     [("sample_mean", (-1.1 + 0.8) / 2), ("token_mean", -1.4 / 3), ("constant", -1.4 / 8)],
 )
 def test_golden_loss_and_metrics(aggregation: Aggregation, expected: float) -> None:
-    loss, metrics = GRPO(aggregation=aggregation)(NEW, OLD, ADVANTAGES, MASK, Totals.of(MASK, length=4))
+    loss, metrics = Objective(aggregation=aggregation)(NEW, OLD, ADVANTAGES, MASK, Totals.of(MASK, length=4))
     assert loss.item() == pytest.approx(expected)
     counted = {name: (value.item(), count.item()) for name, (value, count) in metrics.items()}
     assert counted["clip_ratio/low_mean"] == (1, 3)
@@ -41,7 +41,7 @@ def test_golden_kl_and_entropy() -> None:
     kl = sum(math.exp(-d) - 1 + d for d in (d1, 0.0, d3))
     entropy = torch.tensor([[1.0, 2.0, 99.0], [3.0, 99.0, 99.0]], dtype=torch.double)
     totals = Totals.of(MASK)
-    loss, metrics = GRPO(beta=0.5)(NEW, OLD, ADVANTAGES, MASK, totals, reference, entropy)
+    loss, metrics = Objective(beta=0.5)(NEW, OLD, ADVANTAGES, MASK, totals, reference, entropy)
     assert loss.item() == pytest.approx(-1.4 / 3 + 0.5 * kl / 3)
     assert metrics["kl"][0].item() == pytest.approx(kl)
     assert metrics["entropy"][0].item() == pytest.approx(6.0)
@@ -49,7 +49,7 @@ def test_golden_kl_and_entropy() -> None:
 
 
 def test_golden_sequence_ratio() -> None:
-    loss, metrics = GRPO(ratio="sequence", aggregation="sample_mean")(
+    loss, metrics = Objective(ratio="sequence", aggregation="sample_mean")(
         NEW, OLD, ADVANTAGES, MASK, Totals.of(MASK)
     )
     # Geometric means: sqrt(1.5 * 1) = 1.2247, clipped to 1.2; 0.5, clipped to 0.8.
@@ -71,7 +71,7 @@ def test_first_update_has_ratio_one_and_the_policy_gradient(aggregation: Aggrega
     x = logprobs.clone().requires_grad_()
     merits = torch.arange(6, dtype=torch.double) - 2.5
     totals = Totals.of(mask, length=5)
-    loss, metrics = GRPO(aggregation=aggregation)(x, logprobs, merits, mask, totals)
+    loss, metrics = Objective(aggregation=aggregation)(x, logprobs, merits, mask, totals)
     loss.backward()
     assert metrics["ratio_mean"][0] == metrics["ratio_mean"][1]
     assert metrics["clip_ratio/region_mean"][0] == 0
@@ -88,7 +88,7 @@ def test_group_without_variance_has_zero_gradient(kind: AdvantageKind) -> None:
     logprobs, mask = _random()
     x = logprobs.clone().requires_grad_()
     rewards = torch.tensor([[0.1] * 3, [0.3, 0.1, 0.2]], dtype=torch.double)
-    loss, _ = GRPO()(x, logprobs - 0.1, advantages(rewards, kind).flatten(), mask, Totals.of(mask))
+    loss, _ = Objective()(x, logprobs - 0.1, advantages(rewards, kind).flatten(), mask, Totals.of(mask))
     loss.backward()
     assert x.grad is not None
     assert (x.grad[:3] == 0).all()
@@ -100,7 +100,7 @@ def test_order_of_sequences_does_not_matter(aggregation: Aggregation) -> None:
     logprobs, mask = _random()
     old, merits = logprobs + 0.1, torch.arange(6, dtype=torch.double) - 2.5
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    objective = GRPO(aggregation=aggregation, beta=0.1)
+    objective = Objective(aggregation=aggregation, beta=0.1)
     whole, _ = objective(logprobs, old, merits, mask, Totals.of(mask), old)
     permuted, _ = objective(
         logprobs[order], old[order], merits[order], mask[order], Totals.of(mask), old[order]
@@ -113,7 +113,7 @@ def test_forced_tokens_count_nowhere(aggregation: Aggregation) -> None:
     """Whatever stands at a forced token, and however many there are, nothing moves."""
     logprobs, mask = _random()
     merits = torch.arange(6, dtype=torch.double) - 2.5
-    objective = GRPO(aggregation=aggregation, beta=0.1)
+    objective = Objective(aggregation=aggregation, beta=0.1)
 
     def measure(values: Tensor, m: Tensor) -> tuple[float, dict[str, tuple[float, float]]]:
         loss, metrics = objective(
@@ -142,12 +142,12 @@ def test_forced_tokens_count_nowhere(aggregation: Aggregation) -> None:
 )
 def test_combinations_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ObjectiveError, match=message):
-        GRPO(**settings)
+        Objective(**settings)
 
 
 def test_beta_needs_a_reference() -> None:
     with pytest.raises(ObjectiveError, match="reference_logprobs"):
-        GRPO(beta=0.1)(NEW, OLD, ADVANTAGES, MASK, Totals.of(MASK))
+        Objective(beta=0.1)(NEW, OLD, ADVANTAGES, MASK, Totals.of(MASK))
 
 
 @pytest.mark.parametrize("kind", get_args(AdvantageKind))
@@ -163,7 +163,7 @@ def test_a_bandit_learns_its_best_arm(kind: AdvantageKind) -> None:
         arms = logprobs.detach().exp().multinomial(16, replacement=True, generator=generator)
         merits = advantages(reward[arms].view(2, 8), kind).flatten()
         old = logprobs.detach()[arms][:, None]
-        loss, _ = GRPO()(logprobs[arms][:, None], old, merits, mask, Totals.of(mask))
+        loss, _ = Objective()(logprobs[arms][:, None], old, merits, mask, Totals.of(mask))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
