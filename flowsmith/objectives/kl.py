@@ -30,6 +30,24 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: KLEstim
     return (-difference).expm1() + difference
 
 
+def masked_kl(
+    logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, estimator: KLEstimator = "k3"
+) -> Tensor:
+    """Estimate the divergence at each chosen token; 0 elsewhere, whatever stands there.
+
+    Args:
+        logprobs: Of the policy, B x T.
+        reference_logprobs: Of the reference, B x T; treated as constant.
+        mask: True at chosen tokens, B x T.
+        estimator: Which.
+
+    Returns:
+        Estimates in nats, B x T.
+    """
+    # Before the exponential: after it, an overflow at a masked place would send NaN back.
+    return kl_estimate(logprobs.where(mask, 0.0), reference_logprobs.detach().where(mask, 0.0), estimator)
+
+
 def kl_penalty(
     old_logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, estimator: KLEstimator = "k1"
 ) -> Tensor:
@@ -44,5 +62,4 @@ def kl_penalty(
     Returns:
         Nats, one a sequence, B, without gradient; 0 where nothing was chosen.
     """
-    estimate = kl_estimate(old_logprobs.detach(), reference_logprobs.detach(), estimator)
-    return estimate.masked_fill(~mask, 0.0).sum(1)
+    return masked_kl(old_logprobs.detach(), reference_logprobs, mask, estimator).sum(1)

@@ -9,7 +9,8 @@ from flowsmith.objectives.advantages import AdvantageKind
 from flowsmith.objectives.aggregation import Aggregation, Totals, aggregate
 from flowsmith.objectives.controller import AdaptiveWeight
 from flowsmith.objectives.errors import ObjectiveError
-from flowsmith.objectives.kl import KLEstimator, KLPlace, kl_estimate
+from flowsmith.objectives.extremes import Extremes, token_extremes
+from flowsmith.objectives.kl import KLEstimator, KLPlace, masked_kl
 from flowsmith.objectives.metrics import Metrics
 from flowsmith.objectives.ratio import RatioLevel, log_ratio
 from flowsmith.objectives.refusals import refuse
@@ -142,8 +143,8 @@ class Objective:
                 f"top_entropy={self.top_entropy} without policy_mask: give it, or set top_entropy=1"
             )
         if reference_logprobs is not None:
-            kl = kl_estimate(logprobs, reference_logprobs.detach(), self.kl)
-            metrics["kl"] = (kl.detach().masked_fill(~mask, 0.0).sum(), tokens)
+            kl = masked_kl(logprobs, reference_logprobs, mask, self.kl)
+            metrics["kl"] = (kl.detach().sum(), tokens)
             if beta > 0 and self.kl_in == "loss":
                 per_token = per_token + beta * kl
         elif beta > 0 and self.kl_in == "loss":
@@ -158,6 +159,20 @@ class Objective:
                 )
             per_token = per_token - bonus * entropy
         return aggregate(per_token, mask, self.aggregation, totals), metrics
+
+    @torch.no_grad()
+    def extremes(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Extremes:
+        """Return lowest and highest ratios and clipped shares of this part, under TRL's names.
+
+        Args:
+            logprobs: As for the loss, B x T.
+            old_logprobs: As for the loss, B x T.
+            advantages: One a sequence, B.
+            mask: True at chosen tokens, B x T.
+        """
+        ratios = log_ratio(logprobs, old_logprobs, mask, self.ratio)
+        clipped = self._surrogate(ratios, logprobs, advantages[:, None]).clipped
+        return token_extremes(ratios, clipped, mask if self.ratio == "token" else mask.any(1, keepdim=True))
 
     def _surrogate(self, ratios: Tensor, logprobs: Tensor, advantages: Tensor) -> Surrogate:
         if self.surrogate == "sapo":
