@@ -112,6 +112,18 @@ def test_weights_that_are_adapted_replace_the_fixed_ones() -> None:
     assert now == fixed
 
 
+def test_weights_of_tokens_scale_their_surrogate_alone() -> None:
+    x, weights = new(), torch.tensor([[2.0, 0.5, 9.0], [0.25, 9.0, 9.0]]).double()
+    objective = Objective(aggregation="token_mean", beta=0.3)
+    loss, metrics = objective(x, OLD, ADVANTAGES, MASK, Totals.of(MASK), OLD, weights=weights)
+    loss.backward()
+    # Surrogates -1.2 (clipped), -1 and 0.8 (clipped), and k3 as in test_kl_in_the_loss.
+    kl = 1 / 1.5 - 1 + math.log(1.5) + 1 + math.log(0.5)
+    assert loss.item() == pytest.approx((2 * -1.2 + 0.5 * -1 + 0.25 * 0.8 + 0.3 * kl) / 3)
+    assert slopes(x) == pytest.approx([0.3 / 3 / 3, -0.5 / 3, -0.3 / 3])
+    assert metrics["ratio_mean"][0].item() == pytest.approx(1.5 + 1 + 0.5)
+
+
 @pytest.mark.parametrize(
     ("share", "threshold"), [(0.2, 5.0), (0.21, 4.0), (0.4, 4.0), (0.8, 2.0), (1.0, 1.0), (0.01, 5.0)]
 )
