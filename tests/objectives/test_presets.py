@@ -74,7 +74,7 @@ def test_changes_are_the_settings_with_their_types() -> None:
     ("preset", "changes", "message"),
     [
         ("ppo", None, "preset=ppo.*dr_grpo"),
-        ("grpo", {"beta": 0.1}, "beta.*advantage_epsilon"),
+        ("grpo", {"bta": 0.1}, "bta is no setting.*advantage_epsilon"),
         ("gspo", {"aggregation": "token_mean"}, "sample_mean"),
     ],
 )
