@@ -101,6 +101,7 @@ class Objective:
         beta: float | None = None,
         entropy_bonus: float | None = None,
         policy_mask: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, Metrics]:
         """Compute this part's share of the loss.
 
@@ -117,6 +118,7 @@ class Objective:
             entropy_bonus: Weight of the entropy now, if it is adapted.
             policy_mask: Tokens of highest entropy (`entropy_mask.top_entropy_mask`), B x T; needed if
                 ``top_entropy`` < 1.
+            weights: Of each token's surrogate, >= 0, B x T or B x 1: how far another engine that sampled was off.
 
         Returns:
             Loss, and metrics under TRL's names as (sum, count).
@@ -136,6 +138,8 @@ class Objective:
         metrics |= {f"clip_ratio/{name}_mean": (count, units) for name, count in counts.items()}
         if counts:  # no place is clipped on two sides
             metrics["clip_ratio/region_mean"] = (torch.stack(list(counts.values())).sum(), units)
+        if weights is not None:
+            per_token = per_token * weights
         if policy_mask is not None:
             per_token = per_token.masked_fill(~policy_mask, 0.0)
         elif self.top_entropy < 1:

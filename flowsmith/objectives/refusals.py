@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from typing import TYPE_CHECKING, get_args, get_type_hints
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from flowsmith.objectives.errors import ObjectiveError
 
@@ -24,8 +24,8 @@ def _names(o: Objective) -> None:
     """Check choices, which a caller without a type checker may have misspelt, and that numbers are numbers."""
     hints = get_type_hints(type(o))
     for field in fields(o):
-        value, choices = getattr(o, field.name), get_args(hints[field.name])
-        if isinstance(value, str) and value not in choices:
+        value, hint = getattr(o, field.name), hints[field.name]
+        if get_origin(hint) is Literal and value not in (choices := get_args(hint)):
             raise ObjectiveError(f"{field.name}={value}: there is no such; use one of {', '.join(choices)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ObjectiveError(f"{field.name}={value} is not finite; use a number")
