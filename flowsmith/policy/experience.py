@@ -10,6 +10,7 @@ from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.logprobs import FlowBatch, score_flows
 from flowsmith.policy.model import Policy
 from flowsmith.policy.sampling import Rollout
+from flowsmith.policy.scoring.micro_batches import micro_batches
 
 
 @dataclass
@@ -35,9 +36,13 @@ def cut(
     groups: Sequence[Sequence[Rollout]],
     advantages: Tensor,
     minibatches: int,
-    micro_batch: int,
+    micro_batch: int | None = None,
+    micro_batch_tokens: int | None = None,
 ) -> list[list[MicroBatch]]:
     """Cut a cycle's groups into updates, and each update into micro-batches of similar length.
+
+    The limits of a micro-batch change memory and speed, not the gradient. Rollouts of one prompt stay together where
+    the limits allow it, so that the prompt is computed once.
 
     Args:
         policy: Whose vocabulary applies.
@@ -45,13 +50,14 @@ def cut(
         groups: Rollouts, equally many for each prompt.
         advantages: Prompts x samples.
         minibatches: Optimizer steps for one pass; divides the number of groups, which are never torn apart.
-        micro_batch: Sequences in one forward pass; changes memory and speed, not the gradient.
+        micro_batch: Most sequences in one forward pass; None for no limit.
+        micro_batch_tokens: Most tokens in one forward pass, a shared prompt counted once; None for no limit.
 
     Returns:
         Per update its micro-batches, none empty.
 
     Raises:
-        PolicyError: ``minibatches`` does not divide the number of groups.
+        PolicyError: ``minibatches`` does not divide the number of groups, or a limit is below 1.
     """
     size, rest = divmod(len(groups), minibatches)
     if rest:
@@ -63,12 +69,15 @@ def cut(
     merits = advantages.flatten()
     updates: list[list[MicroBatch]] = []
     for part in torch.arange(len(rollouts)).split(size * advantages.shape[1]):
-        # Sorting by length saves padding; the order within an update does not matter to its gradient.
-        order = sorted(
-            part.tolist(), key=lambda i: len(rollouts[i].prompt_ids) + len(rollouts[i].flow_tokens)
+        indices: list[int] = part.tolist()
+        pieces = micro_batches(
+            [rollouts[i].prompt_ids for i in indices],
+            [rollouts[i].flow_tokens for i in indices],
+            micro_batch,
+            micro_batch_tokens,
         )
-        pieces = [order[i : i + micro_batch] for i in range(0, len(order), micro_batch)]
-        updates.append([_micro_batch(policy, texts, rollouts, merits, piece) for piece in pieces])
+        rows = [[indices[i] for i in piece] for piece in pieces]
+        updates.append([_micro_batch(policy, texts, rollouts, merits, piece) for piece in rows])
     return updates
 
 
