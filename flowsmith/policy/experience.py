@@ -11,6 +11,7 @@ from flowsmith.policy.groups import Group
 from flowsmith.policy.logprobs import FlowBatch, score_flows
 from flowsmith.policy.mismatch import Correction, correction_weights
 from flowsmith.policy.model import Policy
+from flowsmith.policy.scoring.micro_batches import micro_batches
 
 
 class Sample(NamedTuple):
@@ -91,18 +92,34 @@ def samples_of(
     return samples
 
 
-def cut(policy: Policy, samples: Sequence[Sample], micro_batch: int) -> list[MicroBatch]:
-    """Cut an update's samples into micro-batches of similar length.
+def cut(
+    policy: Policy,
+    samples: Sequence[Sample],
+    micro_batch: int | None = None,
+    micro_batch_tokens: int | None = None,
+) -> list[MicroBatch]:
+    """Cut an update into micro-batches of similar length; what they hold together does not change its gradient.
+
+    Samples of one prompt stay together where the limits allow it, so that the prompt is computed once.
 
     Args:
         policy: Whose vocabulary applies.
         samples: At least one.
-        micro_batch: Sequences in one forward pass; changes memory and speed, not the gradient.
+        micro_batch: Most sequences in one forward pass; None for no limit.
+        micro_batch_tokens: Most tokens in one forward pass, a shared prompt counted once; None for no limit.
+
+    Raises:
+        PolicyError: A limit is below 1.
     """
-    # Sorting by length saves padding; the order within an update does not matter to its gradient.
-    order = sorted(samples, key=lambda sample: len(sample.tokens))
-    pieces = [order[i : i + micro_batch] for i in range(0, len(order), micro_batch)]
-    return [_micro_batch(policy, piece) for piece in pieces]
+    texts = list(dict.fromkeys(sample.prompt for sample in samples))
+    heads = dict(zip(texts, policy.encode_prompts(texts), strict=True))
+    pieces = micro_batches(
+        [heads[sample.prompt] for sample in samples],
+        [sample.tokens for sample in samples],
+        micro_batch,
+        micro_batch_tokens,
+    )
+    return [_micro_batch(policy, [samples[place] for place in piece]) for piece in pieces]
 
 
 def _micro_batch(policy: Policy, samples: Sequence[Sample]) -> MicroBatch:

@@ -18,6 +18,7 @@ from tests.policy.world import BUDGET, PROMPTS, small_policy
 @pytest.mark.parametrize("aggregation", ["token_mean", "sample_mean", "constant"])
 def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -> None:
     policy = small_policy(0, 2.0, torch.double)
+    policy.train()
     reference = small_policy(1, 2.0, torch.double)
     groups = generate(reference, PROMPTS, 4, seed=0)
     shuffled = torch.randperm(16, generator=torch.Generator().manual_seed(0))
@@ -25,16 +26,28 @@ def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -
     objective = GRPO(beta=0.1, aggregation=aggregation)
     gradients: list[list[Tensor]] = []
     losses: list[float] = []
-    for size in (16, 1, 5):
-        (update,) = cut(policy, PROMPTS, groups, merits, 1, size)
-        assert max(len(micro.advantages) for micro in update) == size
+    for sequences, tokens in (
+        (None, None),
+        (1, None),
+        (2, None),
+        (8, None),
+        (None, 70),
+        (None, 300),
+        (8, 300),
+    ):
+        (update,) = cut(policy, PROMPTS, groups, merits, 1, sequences, tokens)
+        if sequences is not None and tokens is None:
+            assert max(len(micro.advantages) for micro in update) == sequences
+        if tokens is not None:
+            assert all(len(m.flows.packed.ids) <= tokens or len(m.advantages) == 1 for m in update)
+            assert 2 <= len(update) <= 16
         add_reference(reference, [update], 1.0)
         free = [micro.flows.free for micro in update]
         totals = Totals(sum(float(f.any(1).sum()) for f in free), sum(float(f.sum()) for f in free), BUDGET)
         policy.zero_grad()
         loss = 0.0
         for micro in update:
-            scores = score_flows(policy, micro.flows)
+            scores = score_flows(policy, micro.flows, gradient_checkpointing=tokens == 300)
             part, _ = objective(
                 scores.logprobs,
                 micro.old_logprobs,
@@ -47,9 +60,9 @@ def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -
             loss += part.item()
         gradients.append([p.grad.clone() for p in policy.parameters() if p.grad is not None])
         losses.append(loss)
-    for other in (1, 2):
-        assert losses[other] == pytest.approx(losses[0], abs=1e-12)
-        torch.testing.assert_close(gradients[other], gradients[0], atol=1e-9, rtol=0)
+    for found, gradient in zip(losses[1:], gradients[1:], strict=True):
+        assert found == pytest.approx(losses[0], abs=1e-12)
+        torch.testing.assert_close(gradient, gradients[0], atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("minibatches", [1, 2, 3, 6])
@@ -68,7 +81,8 @@ def test_minibatches_hold_every_sequence_once_and_keep_what_belongs_together(min
             expected = torch.tensor(rollout.logprobs)
             assert torch.equal(micro.old_logprobs[row, : len(expected)], expected)
             sequence = [*rollout.prompt_ids, *(policy.tokenizer.flow_offset + t for t in rollout.flow_tokens)]
-            assert micro.flows.ids[row, micro.flows.real[row]].tolist() == sequence
+            packed = micro.flows.packed
+            assert packed.ids[packed.rows[row, packed.real[row]]].tolist() == sequence
 
 
 @pytest.mark.parametrize("minibatches", [3, 5, 8])
