@@ -19,27 +19,8 @@ from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.guidance import check_guidance, guided_logits
 from flowsmith.policy.model import Policy
 from flowsmith.policy.noise import Name, uniforms
+from flowsmith.policy.rollout import Rollout
 from flowsmith.policy.stream import Stream
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One sampled flow.
-
-    Attributes:
-        prompt_ids: From ``bos`` to ``<flow>``.
-        flow_tokens: Codec ids.
-        logprobs: Of each token when it was sampled: guided, at temperature, under the grammar; 0 where
-            forced.
-        forced: True where the grammar left no choice.
-        flow: What the tokens say.
-    """
-
-    prompt_ids: tuple[int, ...]
-    flow_tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    forced: tuple[bool, ...]
-    flow: Flow
 
 
 @dataclass
