@@ -83,8 +83,11 @@ class Completions:
             parts.append(f"**{group.prompt}**")
             order = sorted(range(len(merits)), key=lambda sample: -merits[sample])
             for sample in order[:samples]:
-                worth = f"reward {group.mean[sample]:+.2f} ± {group.doubt[sample]:.2f}"
-                parts.append(f"{worth}, advantage {merits[sample]:+.2f}, {len(group.tokens[sample])} tokens")
+                worth = f"{group.mean[sample]:+.2f} ± {group.doubt[sample]:.2f}"
+                told = "no number" if math.isnan(group.mean[sample]) else worth
+                parts.append(
+                    f"reward {told}, advantage {merits[sample]:+.2f}, {len(group.tokens[sample])} tokens"
+                )
                 lines = described(codec.decode(group.tokens[sample]))
                 parts.append("\n".join("    " + line for line in lines))
         return "\n\n".join(parts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from flowsmith.policy.sampling import Rollout
+from flowsmith.policy.rollout import Rollout
 from flowsmith.prompts import Prompt
 
 
@@ -45,6 +45,11 @@ class Group:
         """Whether its rewards differ: where they do not, no sample is better than another."""
         known = {reward for reward in self.rewards if not math.isnan(reward)}
         return len(known) > 1
+
+    @property
+    def cost(self) -> int:
+        """Tokens that a forward pass computes, the prompt once for all samples."""
+        return self.prompt_tokens + sum(map(len, self.tokens))
 
     @property
     def length(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowsmith.flows import Flow
 from flowsmith.policy.errors import PolicyError
-from flowsmith.policy.sampling import Rollout
+from flowsmith.policy.rollout import Rollout
 
 
 class Reward(Protocol):

@@ -6,7 +6,8 @@ from typing import Any, Protocol, cast
 
 from lightning import LightningModule
 
-from flowsmith.policy import Policy, PolicyError, derived_seed, generate
+from flowsmith.policy import Policy, PolicyError, derived_seed
+from flowsmith.policy.generator import Generator
 from flowsmith.policy.groups import Group, judged
 from flowsmith.policy.phases import PhaseClock
 from flowsmith.policy.refill import sampled_with_refills
@@ -30,6 +31,7 @@ class CycleSampling:
         module: Of which process; its trainer has the prompts.
         policy: Who writes.
         reward: What the flows are worth.
+        generator: Who samples for the policy.
         samples: Flows a prompt.
         temperature: Of sampling.
         doubt_penalty: Lambda of mean - lambda x doubt.
@@ -40,6 +42,7 @@ class CycleSampling:
     module: LightningModule
     policy: Policy
     reward: Reward
+    generator: Generator
     samples: int
     temperature: float
     doubt_penalty: float
@@ -59,7 +62,7 @@ class CycleSampling:
             texts, names = [p.text for p in prompts], [p.id for p in prompts]
             seed = derived_seed(self.seed, "cycle", cycle, *(("refill", attempt) if attempt else ()))
             with clock("rollout"):
-                rollouts = generate(
+                rollouts = self.generator.generate(
                     self.policy,
                     texts,
                     self.samples,

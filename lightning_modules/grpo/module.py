@@ -25,6 +25,7 @@ from flowsmith.policy.average import MovingAverage
 from flowsmith.policy.completions import Completions
 from flowsmith.policy.cycle_metrics import invalid_count, refill_values, replay_values
 from flowsmith.policy.experience import add_reference
+from flowsmith.policy.generator import Generator, LocalGenerator
 from flowsmith.policy.invalid import InvalidRewards
 from flowsmith.policy.mismatch import Correction
 from flowsmith.policy.phases import PhaseClock
@@ -62,7 +63,10 @@ class GRPOModule(LightningModule):
         invalid_limit: Share of ten cycles' samples whose reward may be no number before training stops, 0..1.
         epochs: Passes over a cycle's samples.
         minibatches: Optimizer steps in a pass; each takes equally many of a process's prompts.
-        micro_batch: Sequences in one forward pass.
+        micro_batch: Most sequences in one forward pass; None for no limit.
+        micro_batch_tokens: Most tokens in one forward pass, a shared prompt counted once; None for no limit.
+        gradient_checkpointing: Keep little of a forward pass and compute it again in the backward pass.
+        generator: Who samples; None: the policy itself, in this process.
         learning_rate: Peak of AdamW, >= 0.
         weight_decay: Of AdamW, >= 0.
         warmup_steps: Optimizer steps in which the learning rate rises, >= 0.
@@ -104,7 +108,10 @@ class GRPOModule(LightningModule):
         invalid_limit: float = 0.1,
         epochs: int = 1,
         minibatches: int = 1,
-        micro_batch: int = 32,
+        micro_batch: int | None = None,
+        micro_batch_tokens: int | None = 8192,
+        gradient_checkpointing: bool = False,
+        generator: Generator | None = None,
         learning_rate: float = 5e-4,
         weight_decay: float = 0.0,
         warmup_steps: int = 5,
@@ -116,10 +123,16 @@ class GRPOModule(LightningModule):
         self.save_hyperparameters()
         if samples < 2:
             raise ObjectiveError(f"samples={samples}: an advantage compares samples; use 2 or more a prompt")
-        if min(epochs, minibatches, micro_batch) < 1 or refills < 0 or not sampling_cap >= 1:
+        if min(epochs, minibatches) < 1 or refills < 0 or not sampling_cap >= 1:
             raise ObjectiveError(
-                f"epochs={epochs}, minibatches={minibatches}, micro_batch={micro_batch}, sampling_cap="
-                f"{sampling_cap}, refills={refills}: use 1 or more for each, 0 or more refills"
+                f"epochs={epochs}, minibatches={minibatches}, sampling_cap={sampling_cap}, refills={refills}: use 1 "
+                "or more for the first three, 0 or more refills"
+            )
+        limits = [limit for limit in (micro_batch, micro_batch_tokens) if limit is not None]
+        if min(limits, default=1) < 1:
+            raise ObjectiveError(
+                f"micro_batch={micro_batch}, micro_batch_tokens={micro_batch_tokens}: a forward pass takes at least 1; "
+                "use 1 or more, or null"
             )
         if not (min(learning_rate, weight_decay, warmup_steps) >= 0 and max_grad_norm > 0):
             raise ObjectiveError(
@@ -150,13 +163,21 @@ class GRPOModule(LightningModule):
         self._temperature = temperature
         self._reference_kind, self._reference_decay = reference, reference_decay
         self._sampling: dict[str, Any] = {
-            "samples": samples, "temperature": temperature, "doubt_penalty": doubt_penalty, "refills": refills,
+            "generator": generator or LocalGenerator(),
+            "samples": samples,
+            "temperature": temperature,
+            "doubt_penalty": doubt_penalty,
+            "refills": refills,
             "seed": seed,
-        }  # fmt: skip
+        }
         self._cutting: dict[str, Any] = {
-            "minibatches": minibatches, "micro_batch": micro_batch, "correction": sampling_correction,
+            "minibatches": minibatches,
+            "micro_batch": micro_batch,
+            "micro_batch_tokens": micro_batch_tokens,
+            "correction": sampling_correction,
             "cap": sampling_cap,
-        }  # fmt: skip
+        }
+        self._checkpointing = gradient_checkpointing
         self._refills, self._epochs, self._minibatches = refills, epochs, minibatches
         self._adam = (learning_rate, weight_decay)
         self._warmup_steps, self._decay, self._max_grad_norm = warmup_steps, decay, max_grad_norm
@@ -242,7 +263,9 @@ class GRPOModule(LightningModule):
 
     def _learn(self, updates: Updates) -> Measured:
         """Take the cycle's optimizer steps."""
-        step = PolicyUpdate(self, self.policy, self.objective, self._temperature, self._max_grad_norm)
+        step = PolicyUpdate(
+            self, self.policy, self.objective, self._temperature, self._max_grad_norm, self._checkpointing
+        )
         measured = Measured({}, {})
         for epoch in range(self._epochs):
             for place, update in enumerate(updates):

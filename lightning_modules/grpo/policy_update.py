@@ -41,6 +41,7 @@ class PolicyUpdate:
         objective: What it learns by.
         temperature: Of the log-probabilities.
         max_grad_norm: The gradient is scaled down to this norm.
+        gradient_checkpointing: Whether a forward pass keeps little and the backward pass computes it again.
     """
 
     module: LightningModule
@@ -48,6 +49,7 @@ class PolicyUpdate:
     objective: Objective
     temperature: float
     max_grad_norm: float
+    gradient_checkpointing: bool
 
     def __call__(
         self, update: Sequence[MicroBatch], beta: float, entropy_bonus: float, first: bool
@@ -89,7 +91,7 @@ class PolicyUpdate:
     def _backward(
         self, micro: MicroBatch, totals: Totals, beta: float, entropy_bonus: float, first: bool
     ) -> Measured:
-        scores = score_flows(self.policy, micro.flows, self.temperature)
+        scores = score_flows(self.policy, micro.flows, self.temperature, self.gradient_checkpointing)
         loss, metrics = self.objective(
             scores.logprobs, micro.old_logprobs, micro.advantages, micro.mask, totals,
             micro.reference_logprobs, scores.entropy, beta=beta, entropy_bonus=entropy_bonus,

@@ -33,7 +33,8 @@ class Preparation:
         objective: What it learns by.
         temperature: Of the log-probabilities.
         minibatches: Updates in a pass.
-        micro_batch: Sequences in one forward pass.
+        micro_batch: Most sequences in one forward pass.
+        micro_batch_tokens: Most tokens in one.
         correction: Level of the weights for a sampler that is not exact.
         cap: Largest such weight.
     """
@@ -44,7 +45,8 @@ class Preparation:
     objective: Objective
     temperature: float
     minibatches: int
-    micro_batch: int
+    micro_batch: int | None
+    micro_batch_tokens: int | None
     correction: Correction
     cap: float
 
@@ -56,13 +58,12 @@ class Preparation:
             new: How many are new.
             cycle: Now.
         """
-        plan = planned([g.length for g in groups], new, self.minibatches, self.module.trainer.world_size)
+        plan = planned([g.cost for g in groups], new, self.minibatches, self.module.trainer.world_size)
         longest = self.policy.grammar.budget if self.objective.mask_truncated else None
-        rank = self.module.global_rank
-        updates = [
-            cut(self.policy, samples_of(groups, processes[rank], cycle, longest), self.micro_batch)
-            for processes in plan
-        ]
+        updates = []
+        for places in (processes[self.module.global_rank] for processes in plan):
+            samples = samples_of(groups, places, cycle, longest)
+            updates.append(cut(self.policy, samples, self.micro_batch, self.micro_batch_tokens))
         self.add_reference(updates)
         if self.objective.top_entropy < 1 or self.correction != "none":
             for update in updates:

@@ -13,6 +13,7 @@ from torch import Tensor
 from flowsmith.candidates import CandidateBatch
 from flowsmith.objectives.errors import ObjectiveError
 from flowsmith.policy import Policy, derived_seed, generate, load_pair
+from flowsmith.policy.generator import LocalGenerator
 from flowsmith.prompts import read_prompts
 from lightning_modules.grpo import GRPOModule
 from tests.lightning_modules.grpo_world import (
@@ -80,7 +81,7 @@ def data_of(world: Path) -> Any:
 
 def test_reward_rises(world: Path, tmp_path: Path) -> None:
     recorder = Recorder()
-    grpo = module(world, samples=8, learning_rate=1e-2, warmup_steps=0, beta=0.0)
+    grpo = module(world, samples=8, learning_rate=1e-2, warmup_steps=0, changes={"beta": 0.0})
     trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 25))
     rewards = [cycle["reward"] for cycle in recorder.cycles]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:3]) / 3 + 0.3
@@ -90,14 +91,17 @@ def test_kl_holds_the_policy_back(world: Path, tmp_path: Path) -> None:
     ends = []
     for beta in (0.001, 5.0):
         recorder = Recorder()
-        grpo = module(world, learning_rate=1e-2, warmup_steps=0, beta=beta)
+        grpo = module(world, learning_rate=1e-2, warmup_steps=0, changes={"beta": beta})
         trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 10))
         ends.append(recorder.cycles[-1]["kl"])
     assert ends[1] < ends[0] / 3
 
 
 def test_equal_rewards_move_nothing(world: Path, tmp_path: Path) -> None:
-    recorder, grpo = Recorder(), module(world, reward_function=ConstantReward(), beta=0.0, epochs=2)
+    recorder, grpo = (
+        Recorder(),
+        module(world, reward_function=ConstantReward(), changes={"beta": 0.0}, epochs=2),
+    )
     trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 2))
     before = dict(Policy.load(world / "vocabulary").named_parameters())
     assert all(torch.equal(p, before[name]) for name, p in parameters(grpo).items())
@@ -207,8 +211,8 @@ def test_two_processes_have_the_gradient_of_one(world: Path, tmp_path: Path) -> 
     for processes in (1, 2):
         file = str(tmp_path / f"{processes}.pt")
         grpo = module(
-            world, double=True, micro_batch=3, epochs=2, minibatches=2, advantage="batch", max_grad_norm=1e9,
-            beta=0.1, learning_rate=1e-3,
+            world, double=True, micro_batch=3, epochs=2, minibatches=2, max_grad_norm=1e9, learning_rate=1e-3,
+            changes={"advantage": "batch", "beta": 0.1},
         )  # fmt: skip
         strategy: dict[str, Any] = (
             {"devices": 2, "strategy": "ddp_spawn"} if processes == 2 else {"devices": 1}
@@ -250,7 +254,7 @@ def test_export_holds_policy_and_reference(world: Path, tmp_path: Path) -> None:
 def test_lora_trains_its_second_adapter_only(world: Path, tmp_path: Path) -> None:
     base = str(write_text_model(tmp_path / "base"))
     Policy.from_text_model(small_codec(), base, BUDGET, lora_rank=4).export(tmp_path / "vocabulary")
-    grpo = module(world, vocabulary=str(tmp_path / "vocabulary"), learning_rate=1e-2, beta=0.1)
+    grpo = module(world, vocabulary=str(tmp_path / "vocabulary"), learning_rate=1e-2, changes={"beta": 0.1})
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
     trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 2))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
@@ -272,7 +276,7 @@ def test_lora_trains_its_second_adapter_only(world: Path, tmp_path: Path) -> Non
     [
         ({"samples": 1}, "use 2"),
         ({"epochs": 0}, "use 1 or more"),
-        ({"beta": 0.1, "kl": "k1"}, "k3"),
+        ({"changes": {"kl": "k1"}}, "k3"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0.*0 or more"),
         ({"warmup_steps": -1}, "warmup_steps=-1.*0 or more"),
         ({"max_grad_norm": 0.0}, r"max_grad_norm=0.0: .*above 0"),
@@ -286,7 +290,7 @@ def test_settings_that_cannot_work(world: Path, settings: dict[str, Any], messag
 def test_minibatches_that_do_not_divide_the_prompts_are_refused_before_sampling(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_modules.grpo.generate", lambda *_, **__: pytest.fail("it sampled"))
+    monkeypatch.setattr(LocalGenerator, "generate", lambda *_, **__: pytest.fail("it sampled"))
     with pytest.raises(ObjectiveError, match=r"minibatches=3, but a process has 4.*batch_prompts a multiple"):
         trainer(tmp_path).fit(module(world, minibatches=3), data(world, 1))
 
