@@ -28,8 +28,8 @@ def cycle_prompts(prompts: list[Prompt], count: int, seed: int, cycle: int) -> l
 def spare_prompts(prompts: list[Prompt], count: int, seed: int, cycle: int, attempt: int) -> list[Prompt]:
     """Return who may step in for each of a cycle's prompts whose samples are all worth the same.
 
-    Others than the cycle's own, a new order each cycle, each attempt (from 1) the next of them; the cycle's own
-    prompts again where there are too few others.
+    Others than the cycle's own, in a new order each cycle, the next of them in each attempt (from 1); once through,
+    each stands in for another prompt. Where there are too few others, the cycle's own prompts are tried again.
     """
     own = cycle_prompts(prompts, count, seed, cycle)
     names = {prompt.id for prompt in own}
@@ -38,6 +38,7 @@ def spare_prompts(prompts: list[Prompt], count: int, seed: int, cycle: int, atte
     if len(others) < count:
         return own
     start = (attempt - 1) * count
+    start += start // len(others)
     return [others[(start + place) % len(others)] for place in range(count)]
 
 

@@ -187,8 +187,8 @@ class GRPOModule(LightningModule):
         if "policy" not in self._modules:
             self.policy, self.reference = load_pair(self._folders[0], self._folders[0], trainable=True)
             self.policy.train()
-            if self._reference_kind == "ema":
-                self.average = MovingAverage(self.policy, self._reference_decay)
+        if self._reference_kind == "ema" and "average" not in self._modules:
+            self.average = MovingAverage(self.policy, self._reference_decay)
         if not hasattr(self, "ensemble"):
             self.ensemble = self._load_ensemble()
         check_prompts(self.policy, getattr(self.trainer, "datamodule", None), self._refills)

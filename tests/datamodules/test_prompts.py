@@ -122,7 +122,7 @@ def test_each_attempt_has_the_next_prompts_and_processes_share_them(path: str) -
     one = attach(Prompts(path, batch_prompts=4))
     attempts = [one.spare_prompts(7, attempt) for attempt in (1, 2, 3, 4)]
     assert len({p.id for spare in attempts for p in spare}) == 16  # all others
-    assert one.spare_prompts(7, 5) == attempts[0]
+    assert one.spare_prompts(7, 5) == [*attempts[0][1:], attempts[1][0]]  # for another prompt than before
     assert one.spare_prompts(8, 1) != attempts[0]
     two = [attach(Prompts(path, batch_prompts=4), rank, 2) for rank in range(2)]
     for place, prompt in enumerate(attempts[1]):
