@@ -137,7 +137,8 @@ class Objective:
         unit = mask if self.ratio == "token" else mask.any(1, keepdim=True)
         units = tokens if self.ratio == "token" else unit.sum()
         metrics: Metrics = {"ratio_mean": (ratios.detach().exp().masked_fill(~unit, 0.0).sum(), units)}
-        counts = {name: (where & unit).sum() for name, where in clipped.items()}
+        # A masked ratio is 1, which no surrogate clips.
+        counts = {name: where.sum() for name, where in clipped.items()}
         metrics |= {f"clip_ratio/{name}_mean": (count, units) for name, count in counts.items()}
         if counts:  # no place is clipped on two sides
             metrics["clip_ratio/region_mean"] = (torch.stack(list(counts.values())).sum(), units)
