@@ -14,7 +14,7 @@ def token_extremes(log_ratio: Tensor, clipped: Mapping[str, Tensor], unit: Tenso
 
     Args:
         log_ratio: Logarithm of the importance ratio, B x T or B x 1.
-        clipped: Name to where the surrogate clipped, same shape.
+        clipped: Name to where the surrogate clipped, same shape; nowhere outside ``unit``.
         unit: True where there is a ratio, same shape.
 
     Returns:
@@ -29,7 +29,7 @@ def token_extremes(log_ratio: Tensor, clipped: Mapping[str, Tensor], unit: Tenso
     }
     if clipped:
         count = unit.sum(1)
-        low, high = ((clipped[name] & unit).sum(1) / count.clamp(min=1) for name in ("low", "high"))
+        low, high = (clipped[name].sum(1) / count.clamp(min=1) for name in ("low", "high"))
         values["clip_ratio/low_min"] = low.where(count > 0, torch.inf).amin()
         values["clip_ratio/high_max"] = high.where(count > 0, -torch.inf).amax()
     return values

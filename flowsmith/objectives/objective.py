@@ -41,6 +41,8 @@ class Objective:
         aggregation: How tokens become one loss.
         kl: Estimator of the KL to the reference, in nats.
         kl_in: Whether the KL stands in the loss, or is taken from the reward by the caller (`kl.kl_penalty`).
+        kl_correction: Whether a token's KL in the loss is weighed by its ratio, which makes the gradient of k1
+            and k3 exact, also where a rollout is used again (arXiv 2512.02556).
         beta: Weight of the KL, >= 0, or what it starts from; at 0 no reference is needed.
         kl_target: KL a chosen token, as measured by ``kl``, that ``beta`` is adapted to hold; None: fixed.
         kl_horizon: Samples over which it is adapted, > 0.
@@ -68,6 +70,7 @@ class Objective:
     aggregation: Aggregation = "sample_mean"
     kl: KLEstimator = "k3"
     kl_in: KLPlace = "loss"
+    kl_correction: bool = False
     beta: float = 0.0
     kl_target: float | None = None
     kl_horizon: float = 10_000
@@ -134,7 +137,8 @@ class Objective:
         unit = mask if self.ratio == "token" else mask.any(1, keepdim=True)
         units = tokens if self.ratio == "token" else unit.sum()
         metrics: Metrics = {"ratio_mean": (ratios.detach().exp().masked_fill(~unit, 0.0).sum(), units)}
-        counts = {name: (where & unit).sum() for name, where in clipped.items()}
+        # A masked ratio is 1, which no surrogate clips.
+        counts = {name: where.sum() for name, where in clipped.items()}
         metrics |= {f"clip_ratio/{name}_mean": (count, units) for name, count in counts.items()}
         if counts:  # no place is clipped on two sides
             metrics["clip_ratio/region_mean"] = (torch.stack(list(counts.values())).sum(), units)
@@ -148,6 +152,8 @@ class Objective:
             )
         if reference_logprobs is not None:
             kl = masked_kl(logprobs, reference_logprobs, mask, self.kl)
+            if self.kl_correction:
+                kl = kl * log_ratio(logprobs, old_logprobs.detach(), mask).exp()
             metrics["kl"] = (kl.detach().sum(), tokens)
             if beta > 0 and self.kl_in == "loss":
                 per_token = per_token + beta * kl

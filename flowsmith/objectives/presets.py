@@ -52,6 +52,7 @@ class Changes(TypedDict, total=False):
     aggregation: Aggregation
     kl: KLEstimator
     kl_in: KLPlace
+    kl_correction: bool
     beta: float
     kl_target: float | None
     kl_horizon: float

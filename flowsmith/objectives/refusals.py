@@ -88,10 +88,20 @@ def _contradictions(o: Objective) -> None:
             f"ratio=sequence with top_entropy={o.top_entropy}: one ratio a sequence teaches all its tokens or "
             "none; use ratio=token, or top_entropy=1"
         )
-    if o.beta > 0 and o.kl_in == "loss" and o.kl == "k1":
+    if o.beta > 0 and o.kl_in == "loss" and o.kl == "k1" and not o.kl_correction:
         raise ObjectiveError(
             f"kl=k1 with beta={o.beta} in the loss: the gradient of k1 has mean zero and pulls nowhere; use "
-            "kl=k3 or k2, or kl_in=reward"
+            "kl=k3 or k2, kl_correction=true, or kl_in=reward"
+        )
+    if o.kl_correction and o.kl == "k2":
+        raise ObjectiveError(
+            "kl=k2 with kl_correction=true: weighed by the ratio, the gradient of an unbiased estimator becomes "
+            "exact, and k2 is biased; use kl=k3 or k1, or kl_correction=false"
+        )
+    if o.kl_correction and o.kl_in == "reward":
+        raise ObjectiveError(
+            "kl_correction=true with kl_in=reward, where the KL is that of the policy that sampled and its ratio "
+            "is 1; use kl_in=loss, or kl_correction=false"
         )
     if o.beta > 0 and o.kl_in == "reward" and o.kl != "k1":
         raise ObjectiveError(

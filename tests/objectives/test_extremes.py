@@ -29,6 +29,15 @@ def test_of_tokens() -> None:
     assert extremes(Objective(surrogate="cispo")) == pytest.approx(expected)
 
 
+def test_a_sequence_without_choices_has_no_share() -> None:
+    """Both others are clipped low in half of their tokens; a third has none, and is no minimum of 0."""
+    ratios = torch.tensor([[0.5, 1.0], [1.0, 0.5], [0.5, 0.5]])
+    mask = torch.tensor([[True, True], [True, True], [False, False]])
+    found = Objective().extremes(ratios.log(), torch.zeros(3, 2), -torch.ones(3), mask)
+    assert found["clip_ratio/low_min"] == 0.5
+    assert found["ratio_min"] == 0.5
+
+
 def test_of_a_surrogate_that_never_clips() -> None:
     assert extremes(Objective(surrogate="sapo")) == pytest.approx({"ratio_min": 0.5, "ratio_max": 4.0})
 

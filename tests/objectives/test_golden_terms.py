@@ -1,40 +1,15 @@
-"""By hand: ratios of sequences, KL, entropy, the mask of high entropy, truncated sequences."""
+"""By hand: ratios of sequences, KL, entropy, weights of tokens."""
 
 import math
 
 import pytest
 import torch
-from torch import Tensor
 
-from flowsmith.objectives.aggregation import Aggregation, Totals
-from flowsmith.objectives.entropy_mask import entropy_threshold, top_entropy_mask
+from flowsmith.objectives.aggregation import Totals
 from flowsmith.objectives.kl import KLEstimator, kl_penalty
 from flowsmith.objectives.objective import Objective
 from flowsmith.objectives.surrogate import SurrogateKind
-from flowsmith.objectives.truncation import overlong_punishment, without_truncated
-
-MASK = torch.tensor([[True, True, False], [True, False, False]])
-ADVANTAGES = torch.tensor([1.0, -1.0], dtype=torch.double)
-
-
-def logs(rows: list[list[float]]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.double).log()
-
-
-# Probabilities were 0.5. Ratios 1.5 and 1 in a good sequence, 0.5 in a bad one; the rest is forced or padding.
-OLD = logs([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]])
-NEW = logs([[0.75, 0.5, 0.9], [0.25, 0.9, 0.9]])
-GEOMETRIC = 1.5**0.5  # of 1.5 and 1: 1.224745
-
-
-def new() -> Tensor:
-    return NEW.clone().requires_grad_()
-
-
-def slopes(x: Tensor) -> list[float]:
-    assert x.grad is not None
-    assert (x.grad[~MASK] == 0).all()
-    return [float(value) for value in x.grad[MASK]]
+from tests.objectives.two_sequences import ADVANTAGES, GEOMETRIC, MASK, NEW, OLD, logs, new, slopes
 
 
 @pytest.mark.parametrize(
@@ -80,6 +55,17 @@ def test_kl_in_the_loss(kl: KLEstimator, values: list[float], slope: list[float]
     assert metrics["kl"][1] == 3
 
 
+def test_kl_weighed_by_the_ratio() -> None:
+    x, corrected = new(), Objective(kl_correction=True, beta=0.5, aggregation="token_mean")
+    loss, metrics = corrected(x, OLD, torch.zeros(2).double(), MASK, Totals.of(MASK), OLD)
+    loss.backward()
+    # r (1 / r - 1 + log r) with r = 1.5, 1, 0.5, here also the ratio to the reference; by log pi: r log r.
+    values = [1 - 1.5 + 1.5 * math.log(1.5), 0.0, 1 - 0.5 + 0.5 * math.log(0.5)]
+    assert loss.item() == pytest.approx(0.5 * sum(values) / 3)
+    assert slopes(x) == pytest.approx([0.25 * math.log(1.5), 0.0, 0.25 / 3 * math.log(0.5)])
+    assert metrics["kl"][0].item() == pytest.approx(sum(values))
+
+
 def test_kl_in_the_reward_stays_out_of_the_loss() -> None:
     reference = logs([[0.25, 0.25, 0.1], [1.0, 0.1, 0.1]])
     # d = log 2, log 2 and log 0.5.
@@ -122,42 +108,3 @@ def test_weights_of_tokens_scale_their_surrogate_alone() -> None:
     assert loss.item() == pytest.approx((2 * -1.2 + 0.5 * -1 + 0.25 * 0.8 + 0.3 * kl) / 3)
     assert slopes(x) == pytest.approx([0.3 / 3 / 3, -0.5 / 3, -0.3 / 3])
     assert metrics["ratio_mean"][0].item() == pytest.approx(1.5 + 1 + 0.5)
-
-
-@pytest.mark.parametrize(
-    ("share", "threshold"), [(0.2, 5.0), (0.21, 4.0), (0.4, 4.0), (0.8, 2.0), (1.0, 1.0), (0.01, 5.0)]
-)
-def test_threshold_of_the_highest_share(share: float, threshold: float) -> None:
-    assert entropy_threshold(torch.tensor([3.0, 5.0, 1.0, 4.0, 2.0]), share) == threshold
-
-
-def test_only_tokens_of_high_entropy_teach_and_all_count() -> None:
-    entropy = torch.tensor([[0.5, 2.0, 9.0], [1.0, 9.0, 9.0]])
-    threshold = entropy_threshold(entropy[MASK], 0.5)  # two of three: 1 and 2
-    policy_mask = top_entropy_mask(entropy, MASK, threshold)
-    assert policy_mask.tolist() == [[False, True, False], [True, False, False]]
-    x = new()
-    objective = Objective(top_entropy=0.5, aggregation="token_mean", beta=0.3)
-    reference = logs([[0.75, 0.5, 0.5], [0.5, 0.5, 0.5]])
-    loss, metrics = objective(x, OLD, ADVANTAGES, MASK, Totals.of(MASK), reference, policy_mask=policy_mask)
-    loss.backward()
-    # Surrogate: out, -1, 0.8 (clipped); k3: 0, 0, 2 - 1 + log 0.5; three tokens in the denominator.
-    assert loss.item() == pytest.approx((-1 + 0.8 + 0.3 * (1 + math.log(0.5))) / 3)
-    assert slopes(x) == pytest.approx([0.0, -1 / 3, -0.3 / 3])
-    assert metrics["clip_ratio/region_mean"][1] == 3
-    assert entropy_threshold(torch.zeros(0), 0.5) == 0
-
-
-def test_truncated_sequences_leave_the_denominators() -> None:
-    mask = without_truncated(MASK, torch.tensor([False, True]))
-    aggregations: list[Aggregation] = ["sample_mean", "token_mean"]
-    for aggregation in aggregations:
-        loss, metrics = Objective(aggregation=aggregation)(NEW, OLD, ADVANTAGES, mask, Totals.of(mask))
-        assert loss.item() == pytest.approx((-1.2 - 1) / 2)  # tokens of the first sequence alone
-        assert metrics["clip_ratio/high_mean"][1] == 2
-
-
-def test_punishment_of_long_completions_grows_over_the_last_tokens() -> None:
-    lengths = torch.tensor([10, 80, 85, 90, 95, 100, 120])
-    punishment = overlong_punishment(lengths, limit=100, buffer=20)
-    assert punishment.tolist() == pytest.approx([0, 0, -0.25, -0.5, -0.75, -1, -1])

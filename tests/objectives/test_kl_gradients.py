@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from flowsmith.objectives.aggregation import Totals
 from flowsmith.objectives.kl import KLEstimator, kl_estimate
+from flowsmith.objectives.objective import Objective
 
 DIRECTION = torch.tensor([0.7, -0.4, 0.1, 0.9, -0.6], dtype=torch.double)
 LOGITS = torch.tensor([0.2, -0.5, 1.0, 0.0, 0.3], dtype=torch.double)
@@ -45,6 +47,23 @@ def test_k1_in_the_reward_and_k2_in_the_loss_are_exact(distance: float) -> None:
     exact = divergence_gradient(distance)
     torch.testing.assert_close(reward_gradient("k1", distance), exact)
     torch.testing.assert_close(loss_gradient("k2", distance), exact)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_weighed_by_the_ratio_they_are_exact_whoever_sampled(estimator: KLEstimator) -> None:
+    logits, policy, reference = policies(1.0)
+    sampled = torch.tensor([0.1, 0.3, 0.2, 0.1, 0.3], dtype=torch.double)  # neither policy nor reference
+    one = torch.ones(1, 5, dtype=torch.bool)
+    objective = Objective(kl=estimator, kl_correction=True, beta=1.0)
+    losses = [
+        objective(
+            policy[word].view(1, 1), sampled[word].log().view(1, 1), torch.zeros(1).double(), one[:, :1],
+            Totals(1, 1), reference[word].view(1, 1),
+        )[0]
+        for word in range(5)
+    ]  # fmt: skip
+    (gradient,) = torch.autograd.grad((sampled * torch.stack(losses)).sum(), logits)
+    torch.testing.assert_close(gradient, divergence_gradient(1.0))
 
 
 def test_k3_in_the_loss_is_exact_near_the_reference() -> None:

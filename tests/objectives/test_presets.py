@@ -41,6 +41,7 @@ GRPO_WITHOUT_REFERENCE = {
     "aggregation": "sample_mean",
     "kl": "k3",
     "kl_in": "loss",
+    "kl_correction": False,
     "beta": 0.0,
     "kl_target": None,
     "kl_horizon": 10_000,
