@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowsmith.flows import Flow
 from flowsmith.objectives.aggregation import Aggregation, Totals
-from flowsmith.objectives.grpo import GRPO
+from flowsmith.objectives.objective import Objective
 from flowsmith.policy import PolicyError, generate, score_flows
 from flowsmith.policy.experience import add_reference, cut
 from flowsmith.policy.reward import predicted
@@ -23,7 +23,7 @@ def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -
     groups = generate(reference, PROMPTS, 4, seed=0)
     shuffled = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     merits = torch.linspace(-1, 1, 16, dtype=torch.double)[shuffled].view(4, 4)
-    objective = GRPO(beta=0.1, aggregation=aggregation)
+    objective = Objective(beta=0.1, aggregation=aggregation)
     gradients: list[list[Tensor]] = []
     losses: list[float] = []
     for sequences, tokens in (
