@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowsmith.policy.adapters import head_rows
 from flowsmith.policy.build import refuse_rescaling
 from flowsmith.policy.decoding.attention import Step
-from flowsmith.policy.errors import PolicyError
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,11 @@ def text_network(model: Any) -> Network:
     Raises:
         PolicyError: It rescales its logits, or its language head is not one linear layer.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    peft = hasattr(model, "get_base_model")
+    causal = model.get_base_model() if peft else model
     refuse_rescaling(causal.config)
-    head = causal.get_output_embeddings()
-    if type(head) is not nn.Linear:
-        raise PolicyError(
-            f"{type(causal).__name__}: its language head is a {type(head).__name__}, and only a plain linear "
-            "layer is supported"
-        )
-    bias = None if head.bias is None else head.bias[None, None]
-    return Network(causal, head.weight[None], bias)
+    weight, bias = head_rows(causal, model.active_adapter if peft else None, slice(None))
+    return Network(causal, weight[None], None if bias is None else bias[None, None])
 
 
 @contextmanager
