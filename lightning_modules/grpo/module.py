@@ -210,7 +210,7 @@ class GRPOModule(LightningModule):
         """AdamW, and a schedule that is stepped by hand after each update."""
         rate, decay = self._adam
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, rate, weight_decay=decay)
+        optimizer = torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
         per_cycle = self._epochs * self._minibatches
         total = planned_steps(self.trainer, per_cycle) if self._decay else None
         scheduler = torch.optim.lr_scheduler.LambdaLR(
