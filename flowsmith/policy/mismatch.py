@@ -46,3 +46,9 @@ def correction_weights(
     if level == "sequence":
         difference = difference.sum(1, keepdim=True)
     return difference.exp().clamp(max=cap)
+
+
+def weight_metrics(weights: Tensor, mask: Tensor) -> Metrics:
+    """Return the mean of weights, one a token or a sequence, where the policy of now has sampled (mask B x T)."""
+    units = mask if weights.shape == mask.shape else mask.any(1, keepdim=True)
+    return {"sampling/importance_sampling_ratio/mean": (weights.masked_fill(~units, 0.0).sum(), units.sum())}

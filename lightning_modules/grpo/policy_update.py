@@ -14,7 +14,7 @@ from flowsmith.objectives.metrics import Metrics, add_metrics
 from flowsmith.objectives.objective import Objective
 from flowsmith.policy import Policy, score_flows
 from flowsmith.policy.experience import MicroBatch
-from flowsmith.policy.mismatch import mismatch
+from flowsmith.policy.mismatch import mismatch, weight_metrics
 from lightning_modules.collective import no_sync, summed
 
 
@@ -103,7 +103,10 @@ class PolicyUpdate:
         extremes = self.objective.extremes(logprobs, micro.old_logprobs, micro.advantages, micro.mask)
         metrics["loss"] = (loss.detach(), torch.zeros(()))
         if first:
-            compared, largest = mismatch(logprobs, micro.sampled_logprobs, micro.mask & micro.fresh[:, None])
+            new = micro.mask & micro.fresh[:, None]
+            compared, largest = mismatch(logprobs, micro.sampled_logprobs, new)
             metrics |= compared
+            if micro.weights is not None:
+                metrics |= weight_metrics(micro.weights, new)
             extremes["sampling/sampling_logp_difference/max"] = largest
         return Measured(metrics, extremes)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowsmith.policy.mismatch import correction_weights, mismatch
+from flowsmith.policy.mismatch import correction_weights, mismatch, weight_metrics
 
 TRAINED = torch.log(torch.tensor([[0.5, 0.2, 0.9], [0.4, 0.7, 0.3]], dtype=torch.double))
 SAMPLED = torch.log(torch.tensor([[0.25, 0.4, 0.9], [0.4, 0.1, 0.3]], dtype=torch.double))
@@ -43,3 +43,8 @@ def test_weights_by_hand() -> None:
     torch.testing.assert_close(token, torch.tensor([[1.5, 0.5, 1.0], [1.0, 1.0, 1.0]], dtype=torch.double))
     sequence = correction_weights(TRAINED, SAMPLED, MASK, "sequence", cap=1.5)
     torch.testing.assert_close(sequence, torch.tensor([[1.0], [1.0]], dtype=torch.double))
+    assert [
+        value.item() for value in weight_metrics(token, MASK)["sampling/importance_sampling_ratio/mean"]
+    ] == [3, 3]
+    of_sequences = weight_metrics(sequence, MASK)["sampling/importance_sampling_ratio/mean"]
+    assert [value.item() for value in of_sequences] == [pytest.approx(2), 2]
