@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from flowsmith.policy.errors import PolicyError
@@ -102,6 +103,29 @@ def head_rows(causal: Any, name: str | None, rows: slice) -> tuple[Tensor, Tenso
         )
     weight: Tensor = base.weight if tokens is None else tokens.get_merged_weights([name])
     return weight[rows], None if base.bias is None else base.bias[rows]
+
+
+@torch.no_grad()
+def interpolate(model: Any, start: str, end: str, weight: float, name: str) -> None:
+    """Add a frozen adapter at ``weight`` on the line from one adapter to another; 0 is ``start``.
+
+    What is interpolated are the updates B A, not A and B: both pairs of matrices stand side by side, as an
+    update of the ranks' sum. New token rows are interpolated as they are.
+    """
+    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    active = model.active_adapter
+    if name in model.peft_config:
+        model.delete_adapter(name)
+    model.add_weighted_adapter([start, end], [1 - weight, weight], name, combination_type="cat")
+    for module in model.modules():
+        rows = getattr(module, "trainable_tokens_delta", {})
+        if name in rows:
+            rows[name].data = torch.lerp(rows[start].data, rows[end].data, weight)
+    model.set_adapter(active)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter, required in training:
+        parameter.requires_grad_(required)
 
 
 @contextmanager
