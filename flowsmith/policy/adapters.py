@@ -112,20 +112,37 @@ def interpolate(model: Any, start: str, end: str, weight: float, name: str) -> N
     What is interpolated are the updates B A, not A and B: both pairs of matrices stand side by side, as an
     update of the ranks' sum. New token rows are interpolated as they are.
     """
-    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    active = model.active_adapter
     if name in model.peft_config:
+        remove(model, name)
+    with _as_it_trains(model):
+        model.add_weighted_adapter([start, end], [1 - weight, weight], name, combination_type="cat")
+        for module in model.modules():
+            rows = getattr(module, "trainable_tokens_delta", {})
+            if name in rows:
+                rows[name].data = torch.lerp(rows[start].data, rows[end].data, weight)
+    for key, parameter in model.named_parameters():
+        if name in key.split("."):
+            parameter.requires_grad_(False)
+
+
+def remove(model: Any, name: str) -> None:
+    """Take away an adapter that is not active."""
+    with _as_it_trains(model):
         model.delete_adapter(name)
-    model.add_weighted_adapter([start, end], [1 - weight, weight], name, combination_type="cat")
-    for module in model.modules():
-        rows = getattr(module, "trainable_tokens_delta", {})
-        if name in rows:
-            rows[name].data = torch.lerp(rows[start].data, rows[end].data, weight)
-    model.set_adapter(active)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for parameter, required in training:
-        parameter.requires_grad_(required)
+
+
+@contextmanager
+def _as_it_trains(model: Any) -> Iterator[None]:
+    """Bear that peft freezes and unfreezes as it switches: the optimizer's choice must survive that."""
+    active = model.active_adapter
+    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        if model.active_adapter != active:
+            model.set_adapter(active)
+        for parameter, required in training:
+            parameter.requires_grad_(required)
 
 
 @contextmanager
@@ -135,13 +152,6 @@ def activated(model: nn.Module, name: str | None) -> Iterator[None]:
     if name is None or peft_model.active_adapter == name:
         yield
         return
-    before = peft_model.active_adapter
-    # peft freezes and unfreezes as it switches; the optimizer's choice must survive that.
-    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    peft_model.set_adapter(name)
-    try:
+    with _as_it_trains(peft_model):
+        peft_model.set_adapter(name)
         yield
-    finally:
-        peft_model.set_adapter(before)
-        for parameter, required in training:
-            parameter.requires_grad_(required)

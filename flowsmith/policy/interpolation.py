@@ -7,6 +7,8 @@ two agree to first order.
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,6 +49,26 @@ def interpolated(reference: Policy, policy: Policy, weight: float) -> Policy:
         "only two full models, or two LoRA adapters on one base, have weights to interpolate between: read them "
         "with load_pair, or guide by logits"
     )
+
+
+@contextmanager
+def interpolating(reference: Policy, policy: Policy, weight: float) -> Iterator[Policy]:
+    """Lend what `interpolated` returns; afterwards a shared model has its own adapters alone.
+
+    Args:
+        reference: As for `interpolated`.
+        policy: Likewise.
+        weight: Likewise.
+
+    Raises:
+        PolicyError: As `interpolated` does.
+    """
+    between = interpolated(reference, policy, weight)
+    try:
+        yield between
+    finally:
+        if between.adapter not in (reference.adapter, policy.adapter):
+            adapters.remove(between.model, between.adapter)
 
 
 @torch.no_grad()
