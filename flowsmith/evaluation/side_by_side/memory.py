@@ -35,7 +35,16 @@ def peak_memory(work: Work, folder: Path, trainer: str, cycles: int = 2, accumul
     Raises:
         FlowsmithError: The process failed.
     """
-    command = [sys.executable, "-m", __name__, work.name, str(folder), trainer, str(cycles), str(accumulation)]
+    command = [
+        sys.executable,
+        "-m",
+        __name__,
+        work.name,
+        str(folder),
+        trainer,
+        str(cycles),
+        str(accumulation),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FlowsmithError(f"measuring the memory of {trainer} failed: {done.stderr[-2000:]}")
@@ -64,9 +73,7 @@ def _measure(name: str, folder: Path, trainer: str, cycles: int, accumulation: i
     idle = psutil.Process().memory_info().rss
     with tempfile.TemporaryDirectory() as scratch:
         if trainer == "trl":
-            theirs = trl_trainer(
-                work, folder, cycles, accumulation=accumulation, scratch=Path(scratch)
-            )
+            theirs = trl_trainer(work, folder, cycles, accumulation=accumulation, scratch=Path(scratch))
             theirs.train()
         else:
             ours = Trainer(work, load_model(folder, work, device), load_model(folder, work, device))

@@ -52,7 +52,9 @@ def trl_trainer(
         TRLError: TRL is not installed.
     """
     if not has_trl():
-        raise TRLError("TRL is not installed, so there is nothing to compare with: pip install 'flowsmith[bench]'")
+        raise TRLError(
+            "TRL is not installed, so there is nothing to compare with: pip install 'flowsmith[bench]'"
+        )
     import torch
     from transformers import AutoTokenizer, TrainerCallback
 
