@@ -4,6 +4,7 @@ python -m flowsmith.evaluation.side_by_side.memory WORK FOLDER TRAINER CYCLES AC
 """
 
 import gc
+import importlib
 import json
 import subprocess
 import sys
@@ -55,22 +56,20 @@ def peak_memory(work: Work, folder: Path, trainer: str, cycles: int = 2, accumul
 def _measure(name: str, folder: Path, trainer: str, cycles: int, accumulation: int) -> float:
     import resource
 
-    import psutil
     import transformers
     from transformers import LlamaForCausalLM  # noqa: F401
 
+    psutil: Any = importlib.import_module("psutil")
     if trainer == "trl":
-        import importlib
-
-        importlib.import_module("trl").GRPOTrainer  # noqa: B018
         importlib.import_module("datasets")
+        assert importlib.import_module("trl").GRPOTrainer
     transformers.logging.set_verbosity_error()
     work = WORKS[name]
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     torch.ones(8, 8).mm(torch.ones(8, 8))  # libraries that the first product loads
     gc.collect()
-    idle = psutil.Process().memory_info().rss
+    idle: int = psutil.Process().memory_info().rss
     with tempfile.TemporaryDirectory() as scratch:
         if trainer == "trl":
             theirs = trl_trainer(work, folder, cycles, accumulation=accumulation, scratch=Path(scratch))
