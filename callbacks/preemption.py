@@ -3,8 +3,9 @@
 Lightning's own handlers checkpoint inside the signal handler, broadcast from it, or leave with code 0 and
 nothing saved. Here a handler only takes note; the batch (in GRPO: the rollout with its updates) is finished,
 all ranks agree, the checkpoint is written at a place where a resumed run can begin, and the process ends with
-128 + the signal's number, as shells have it: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1. A second
-signal stops at once and saves nothing. A validation inside training is finished first: half of one would be
+128 + the signal's number, as shells have it: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1. SIGUSR1 is
+SLURM's warning: whatever was stopped by it, the job goes back into the queue. A second signal stops at once and
+saves nothing. A validation inside training is finished first: half of one would be
 resumed as half of one.
 """
 
@@ -34,14 +35,16 @@ class Stopped(SystemExit):
     Attributes:
         signal: What asked for it.
         at_once: Whether work under way was given up for it.
+        requeued: Whether SLURM was asked for the job's next start already.
     """
 
     code: int
 
-    def __init__(self, signum: int, at_once: bool = False) -> None:
+    def __init__(self, signum: int, at_once: bool = False, requeued: bool = False) -> None:
         super().__init__(128 + signum)
         self.signal = signal.Signals(signum)
         self.at_once = at_once
+        self.requeued = requeued
 
 
 class StopSignals:
@@ -106,13 +109,11 @@ class Preemption(Checkpoint):
     Args:
         signals: Where signals are noted.
         checkpoint: Written when training is stopped; None in a trial run.
-        requeue: Under SLURM, put the job back into the queue after SIGUSR1.
     """
 
-    def __init__(self, signals: StopSignals, checkpoint: Path | None, requeue: bool = True) -> None:
+    def __init__(self, signals: StopSignals, checkpoint: Path | None) -> None:
         self.signals = signals
         self.checkpoint = checkpoint
-        self.requeue = requeue
 
     def _begin(self, trainer: pl.Trainer) -> None:
         self.signals.install()
@@ -212,12 +213,13 @@ class Preemption(Checkpoint):
         received = signal.SIGUSR1 if warned else self.signals.received or signal.SIGTERM
         if self.checkpoint is not None:
             trainer.save_checkpoint(self.checkpoint)
-        if received == signal.SIGUSR1 and self.requeue:
-            if trainer.is_global_zero:
-                requeue_job()
-            # srun ends all ranks when the first of them leaves: none may before SLURM has taken the job back.
-            trainer.strategy.barrier()
-        raise Stopped(received)
+        if received != signal.SIGUSR1:
+            raise Stopped(received)
+        if trainer.is_global_zero:
+            requeue_job()
+        # srun ends all ranks when the first of them leaves: none may before SLURM has taken the job back.
+        trainer.strategy.barrier()
+        raise Stopped(received, requeued=True)
 
 
 def requeue_job() -> bool:
