@@ -13,7 +13,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flowsmith.evaluation.scale import GPU, Shape, Share, Work, cycle, memory
+from flowsmith.evaluation.scale import FP32, GPU, Shape, Share, Work, cycle, memory
 from flowsmith.files import atomic_write
 
 OUT = Path("runs/benchmarks/scale.json")
@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     held = {shape.name: memory(shape, work) for shape in SHAPES}
     print(memory_table(held))
     print()
+    print(alternatives(work))
+    print()
     times = [
         {
             "model": shape.name, "gpu": gpu.name, "decoding": decoding, "gpus": nodes * each, "nodes": nodes,
@@ -77,6 +79,16 @@ def memory_table(held: dict[str, dict[str, float]]) -> str:
         name = "**peak**" if row == "total" else row
         lines.append(f"| {name} | {' | '.join(f'{column[row] / 1e9:.2f}' for column in held.values())} |")
     return "\n".join(lines)
+
+
+def alternatives(work: Work) -> str:
+    """Return what two other ways would take, GB for each model."""
+    kept = [shape.layers * shape.kept_of_a_layer(work.rank) * work.micro_tokens / 1e9 for shape in SHAPES]
+    full = [4 * FP32 * shape.parameters() / 1e9 for shape in SHAPES]
+    return (
+        f"Without gradient checkpointing the layers would keep {' and '.join(f'{each:.0f}' for each in kept)} GB. "
+        f"All numbers trained in fp32, with gradients and moments: {' and '.join(f'{each:.0f}' for each in full)} GB."
+    )
 
 
 def time_table(times: Sequence[dict[str, Any]]) -> str:

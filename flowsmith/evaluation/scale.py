@@ -124,7 +124,7 @@ class Work:
         codec: Flow tokens in the vocabulary.
         rank: Of LoRA.
         rows: Flows sampled at once.
-        micro_tokens: Tokens in one forward pass of training, padding included.
+        micro_tokens: Tokens in one forward pass of training.
         chunk: Free tokens whose logits are there at once.
         epochs: Passes over a cycle's samples.
         minibatches: Optimizer steps in a pass.
@@ -151,18 +151,19 @@ class Work:
 
 def memory(shape: Shape, work: Work) -> dict[str, float]:
     """Return the bytes that one GPU holds, by what for; ``total`` is the peak: rollout and update take turns."""
-    rows = 2 * (work.codec + 3) * shape.hidden  # new ones, of embedding and head
+    new = 2 * (work.codec + 3) * shape.hidden  # rows of embedding and head
     trained = shape.adapter(work.rank)
     always = {
-        "base model, bf16": BF16 * (shape.parameters() + rows),
-        "two adapters and their token rows, fp32": 2 * FP32 * (trained + rows),
+        "base model, bf16": BF16 * (shape.parameters() + new),
+        "two adapters and their token rows, fp32": 2 * FP32 * (trained + new),
         "gradients and their DDP buckets, fp32": 2 * FP32 * trained,
         "AdamW's two moments, fp32": 2 * FP32 * trained,
         "reward ensemble, fp32": FP32 * work.members * work.encoder,
         "CUDA, cuBLAS, NCCL, fragmentation (assumed)": 3e9,
     }
-    caches = BF16 * 2 * shape.layers * shape.kv * min(work.rows, work.prompts * work.samples)
-    rollout = {"key-value cache of rollouts, bf16": caches * (work.prompt + work.budget)}
+    rows = min(work.rows, work.prompts * work.samples)
+    slots = rows * work.budget + rows / work.samples * work.prompt  # a prompt's once for all its samples
+    rollout = {"key-value cache of rollouts, bf16": BF16 * 2 * shape.layers * shape.kv * slots}
     update = {
         "layer inputs kept by gradient checkpointing, bf16": BF16
         * shape.hidden
@@ -199,8 +200,8 @@ def cycle(shape: Shape, gpu: GPU, work: Work, share: Share, gpus: int = 1, nodes
 
     A decoding step reads all weights once and every row's cache once, or waits for its launches, whichever takes
     longer; there are as many as the longest flow has free tokens. A trained token costs two operations a number
-    forward, two more to compute its layer again, two back; frozen numbers need no gradients of their own. The
-    adapter's gradients go around a ring once an update, nothing else does. That ranks wait for the slowest is left out.
+    forward, two more to compute its layer again, two back; frozen numbers need no gradients of their own. A prompt
+    is computed once for all its samples, but by the ensemble, which reads pairs. The adapter's gradients go around a ring once an update, nothing else does. That ranks wait for the slowest is left out.
     """
     flows = work.prompts * work.samples
     numbers = shape.read() + shape.adapter(work.rank) + work.codec * shape.hidden
@@ -211,12 +212,12 @@ def cycle(shape: Shape, gpu: GPU, work: Work, share: Share, gpus: int = 1, nodes
     read = (BF16 * numbers + cache) / (gpu.bandwidth * share.bandwidth)
     multiply = 2 * numbers * rows / work.free / operations  # forced tokens ride along
     step = max(read, multiply, share.launches * shape.layers)
-    tokens = flows * (work.prompt + work.flow)
+    tokens = work.prompts * work.prompt + flows * work.flow
     forward = 2 * numbers * tokens / operations
     ring = 2 * (gpus - 1) / gpus * FP32 * shape.adapter(work.rank)
     return Cycle(
         rollout=prefill + step * ceil(flows / work.rows) * ceil(work.budget * work.free),
-        reward=2 * work.members * work.encoder * tokens / operations,
+        reward=2 * work.members * work.encoder * flows * (work.prompt + work.flow) / operations,
         reference=forward,
         update=3 * forward * work.epochs,
         reduce=work.epochs * work.minibatches * ring / (gpu.link if nodes == 1 else share.network),

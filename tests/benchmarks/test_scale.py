@@ -94,12 +94,13 @@ def test_memory_by_hand() -> None:
         encoder=1000,
     )  # fmt: skip
     held = memory(SMALL, work)
-    adapter, rows = SMALL.adapter(RANK), 2 * 100 * 64
-    assert held["base model, bf16"] == 2 * (SMALL.parameters() + rows)
-    assert held["two adapters and their token rows, fp32"] == 2 * 4 * (adapter + rows)
+    adapter, new = SMALL.adapter(RANK), 2 * 100 * 64
+    assert held["base model, bf16"] == 2 * (SMALL.parameters() + new)
+    assert held["two adapters and their token rows, fp32"] == 2 * 4 * (adapter + new)
+    slots = 6 * 30 + 3 * 10  # of rows, of prompts
     assert (
-        held["key-value cache of rollouts, bf16"] == 6 * 40 * 2 * 2 * 2 * 2 * 16
-    )  # rows, slots, k and v, bytes
+        held["key-value cache of rollouts, bf16"] == slots * 2 * 2 * 2 * 2 * 16
+    )  # bytes, k and v, layers, width
     assert held["layer inputs kept by gradient checkpointing, bf16"] == 50 * 2 * 64 * 2
     assert held["logits of one chunk and their gradients, fp32"] == 3 * 5 * 97 * 4
     rollout = held["key-value cache of rollouts, bf16"]
@@ -116,13 +117,14 @@ def test_a_cycle_by_hand() -> None:
     numbers = SMALL.read() + SMALL.adapter(RANK) + 97 * 64
     shares = Share(operations=0.5, bandwidth=0.25, launches=0.0, network=10.0)
     one = cycle(SMALL, card, work, shares)
-    assert one.reference == pytest.approx(2 * numbers * 6 * 30 / 0.5e9)
-    assert one.update == pytest.approx(2 * 6 * numbers * 6 * 30 / 0.5e9)
+    assert one.reference == pytest.approx(2 * numbers * 140 / 0.5e9)  # 2 x 10 + 6 x 20
+    assert one.update == pytest.approx(2 * 6 * numbers * 140 / 0.5e9)
+    assert one.reward == pytest.approx(2 * 2 * 1000 * 6 * 30 / 0.5e9)
     cache = 4 * 30 * 2 * 2 * 2 * 32  # rows, slots, bytes, k and v, layers, width
     step = (2 * numbers + cache) / 0.25e6
     assert step > 2 * numbers * 4 / 0.5 / 0.5e9
     assert one.rollout == pytest.approx(2 * numbers * 20 / 0.5e9 + 2 * 20 * step)
-    assert (one.sampled, one.trained, one.reduce) == (120, 360, 0)
+    assert (one.sampled, one.trained, one.reduce) == (120, 280, 0)
     slow = cycle(SMALL, card, work, replace(shares, launches=10.0))  # of two layers
     assert slow.rollout == pytest.approx(2 * numbers * 20 / 0.5e9 + 2 * 20 * 20)
     ring = 6 * 2 * 7 / 8 * 4 * SMALL.adapter(RANK)  # six updates

@@ -75,8 +75,20 @@ def write_model(folder: Path, name: str, texts: Sequence[str], seed: int = 0) ->
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
-    path, config = folder / name, _CONFIGS[name]
+    path = folder / name
     path.mkdir(parents=True)
+    text = _write_tokenizer(path, name, texts)
+    named = {
+        role.removesuffix("_token"): token for role, token in _ROLES[name].items() if role.endswith("_token")
+    }
+    ids = {
+        f"{role}_token_id": text.token_to_id(token) for role, token in named.items() if isinstance(token, str)
+    }
+    if name == MODERNBERT:
+        ids |= {"bos_token_id": ids["cls_token_id"], "eos_token_id": ids["sep_token_id"]}
+    config = _CONFIGS[name] | {
+        role: number for role, number in ids.items() if role[:4] not in ("unk_", "mask")
+    }
     (path / "config.json").write_text(json.dumps(config))
     auto: Any = AutoModelForMaskedLM if name == MODERNBERT else AutoModelForCausalLM
     with torch.random.fork_rng():
@@ -84,11 +96,10 @@ def write_model(folder: Path, name: str, texts: Sequence[str], seed: int = 0) ->
         network = auto.from_config(AutoConfig.from_pretrained(path))
     network.to(getattr(torch, config["torch_dtype"])).save_pretrained(path)
     (path / "config.json").write_text(json.dumps(config))  # as the hub has it, not as this library writes it
-    _write_tokenizer(path, name, texts)
     return path
 
 
-def _write_tokenizer(path: Path, name: str, texts: Sequence[str]) -> None:
+def _write_tokenizer(path: Path, name: str, texts: Sequence[str]) -> Tokenizer:
     """Train a byte-level BPE whose special tokens come last, as in the real ones."""
     text = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
@@ -103,9 +114,9 @@ def _write_tokenizer(path: Path, name: str, texts: Sequence[str]) -> None:
     text.add_special_tokens(_SPECIAL[name])
     roles = _ROLES[name]
     if name != QWEN:
-        begin, end = roles.get("bos_token"), roles.get("cls_token")
-        frame = f"{begin} $A" if begin else "[CLS] $A [SEP]"
-        ids = [(token, text.token_to_id(token)) for token in ([begin] if begin else [end, "[SEP]"])]
+        frame = f"{roles['bos_token']} $A" if name == LLAMA else "[CLS] $A [SEP]"
+        ids = [(token, text.token_to_id(token)) for token in frame.split() if token != "$A"]
         text.post_processor = processors.TemplateProcessing(single=frame, special_tokens=ids)
     text.save(str(path / "tokenizer.json"))
     (path / "tokenizer_config.json").write_text(json.dumps(roles))
+    return text

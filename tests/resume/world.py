@@ -6,7 +6,9 @@ At module level, so that other processes can import it.
 import json
 import math
 import os
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from flowsmith.files import atomic_write
 from flowsmith.rewards import RewardEnsemble, SmallEncoder
 from tests.lightning_modules.grpo_world import write_world
 from tests.policy.world import PROMPTS, small_codec
@@ -47,14 +50,37 @@ _ELSEWHERE = ("dirpath", "best_model_path", "last_model_path", "kth_best_model_p
 
 
 class Hold(Callback):
-    """Waits in the third cycle while a file ``hold`` is there, with its process id in ``held.<rank>``."""
+    """Waits in the third cycle while a file ``hold`` is there; ``held.<rank>`` in the run has its process id."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if getattr(pl_module, "cycle", 0) != 2 or not Path("hold").exists():
             return
-        Path(f"held.{trainer.global_rank}").write_text(str(os.getpid()))
+        told = Path(trainer.default_root_dir) / f"held.{trainer.global_rank}"
+        with atomic_write(told) as temporary:
+            temporary.write_text(str(os.getpid()))
         while Path("hold").exists():
             time.sleep(0.05)
+        told.unlink()
+
+
+def held(run: Path, ranks: int = 1) -> list[int]:
+    """Return the process ids of the ranks that wait, nothing before all do."""
+    files = [run / f"held.{rank}" for rank in range(ranks)]
+    return [int(file.read_text()) for file in files] if all(file.exists() for file in files) else []
+
+
+def runs(process: int) -> bool:
+    """Whether a process is there; one that is dead and that nobody waits for is not."""
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True)
+    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")
+
+
+def wait_for(what: Callable[[], object], seconds: float, told: Callable[[], str] = lambda: "") -> None:
+    """Return once it is so."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"not within {seconds} s; {told()}"
+        time.sleep(0.1)
 
 
 def write_run(folder: Path, **settings: Any) -> Path:

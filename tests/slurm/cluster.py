@@ -10,11 +10,12 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable
+import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+
+from tests.resume.world import wait_for
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo", "squeue")
@@ -58,14 +59,6 @@ def why_not() -> str | None:
     return None
 
 
-def wait_for(what: Callable[[], bool], seconds: float, told: Callable[[], str] = lambda: "") -> None:
-    """Return once it is so."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, f"not within {seconds} s; {told()}"
-        time.sleep(0.1)
-
-
 class Cluster:
     """Daemons that run while the context is open."""
 
@@ -78,6 +71,7 @@ class Cluster:
             if not name.startswith(("SLURM", "SBATCH", "SRUN"))
         }
         self.environment |= {"PATH": _PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment |= {"FLOWSMITH_PYTHON": sys.executable}
 
     def __enter__(self) -> "Cluster":
         folder = self.folder
