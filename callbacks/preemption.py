@@ -55,12 +55,14 @@ class StopSignals:
         deferring: True while a batch is under way that shall be finished; otherwise a signal raises
             `Stopped`.
         forward: Called with the number of each signal, to hand it to processes that were started from here.
+        leaving: True when all is saved and SLURM takes the job back: what it sends to hurry changes nothing.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.deferring = False
         self.forward: Callable[[int], None] | None = None
+        self.leaving = False
         self.notice = "stopping after this batch"
         self._first_at = 0.0
         self._pid = os.getpid()
@@ -83,7 +85,7 @@ class StopSignals:
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a forked data loader worker: its parent decides
+        if self.leaving or os.getpid() != self._pid:  # of a forked data loader worker the parent decides
             return
         if self.received is not None and time.monotonic() - self._first_at < _SAME_PRESS:
             return
@@ -215,6 +217,7 @@ class Preemption(Checkpoint):
             trainer.save_checkpoint(self.checkpoint)
         if received != signal.SIGUSR1:
             raise Stopped(received)
+        self.signals.leaving = True
         if trainer.is_global_zero:
             requeue_job()
         # srun ends all ranks when the first of them leaves: none may before SLURM has taken the job back.
@@ -229,6 +232,8 @@ def requeue_job() -> bool:
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
     if not re.fullmatch(r"[\d_]+", job):
         return False
+    # Now, for once SLURM has heard of it there may be no time left.
+    print(f"job {job} goes back into the queue", flush=True)
     try:
         return subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0
     except FileNotFoundError:

@@ -88,7 +88,7 @@ def test_warned_it_finishes_its_cycle_saves_and_goes_on_by_itself(
     facts = cluster.wait(job, "COMPLETED", "FAILED", "TIMEOUT", seconds=PATIENCE)
     log = told(checkout, job)
     assert facts["JobState"] == "COMPLETED", log
-    assert "stopped by SIGUSR1; everything is saved" in log
+    assert f"job {job} goes back into the queue" in log
     assert "GRPOModule goes on from runs/warned/checkpoints/last.ckpt; 2 processes" in log
     assert facts["Restarts"] == "1"
     assert differences(outcome(checkout, "warned"), whole) == []
