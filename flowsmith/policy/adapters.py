@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from flowsmith.policy.errors import PolicyError
 
 
 def lora(model: nn.Module, first_new_row: int, rank: int, alpha: float) -> Any:
@@ -75,6 +77,31 @@ def save_adapter(model: nn.Module, folder: Path, name: str) -> None:
     tensors = {key: value.detach().contiguous().clone() for key, value in state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     peft_model.peft_config[name].save_pretrained(str(folder))
+
+
+def head_rows(causal: Any, name: str | None, rows: slice) -> tuple[Tensor, Tensor | None]:
+    """Return weight (rows x hidden) and bias of a part of the language head.
+
+    All logits would be computed only to throw most of them away.
+
+    Args:
+        causal: A transformers causal LM.
+        name: The adapter whose token rows count; None for a full model.
+        rows: Which part.
+
+    Raises:
+        PolicyError: The head is no plain linear layer, with or without new token rows.
+    """
+    head = causal.get_output_embeddings()
+    tokens = getattr(head, "token_adapter", None)  # peft's trainable token rows
+    base = head if tokens is None else tokens.get_base_layer()
+    if type(base) is not nn.Linear:
+        raise PolicyError(
+            f"{type(causal).__name__}: its language head is a {type(base).__name__}, and only a plain linear "
+            "layer is supported; use a Llama or Qwen, and keep LoRA off the head"
+        )
+    weight: Tensor = base.weight if tokens is None else tokens.get_merged_weights([name])
+    return weight[rows], None if base.bias is None else base.bias[rows]
 
 
 @contextmanager

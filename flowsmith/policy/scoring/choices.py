@@ -1,0 +1,138 @@
+"""From hidden states to the probability of chosen tokens; batch x length x vocabulary is never there at once."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from flowsmith.policy.scoring.hidden_states import Context
+
+LOGITS_AT_ONCE = 2**23
+"""Logits that are held at a time: 32 MB of float32."""
+
+
+class Choices(NamedTuple):
+    """What is known of N choices, N each."""
+
+    logprobs: Tensor
+    entropy: Tensor
+    likeliest: Tensor
+    """True where no token was likelier than the chosen one."""
+
+
+class Options(NamedTuple):
+    """Out of what N tokens were chosen.
+
+    Attributes:
+        rows: First and one past the last row of the head that takes part; ids count from the first.
+        masks: The distinct allowed sets, U x rows; None: every token is allowed everywhere.
+        mask_of: Which set applies, N; None with ``masks``.
+    """
+
+    rows: tuple[int, int]
+    masks: Tensor | None = None
+    mask_of: Tensor | None = None
+
+
+def choices(
+    head: nn.Module,
+    hidden: Tensor,
+    tokens: Tensor,
+    options: Options,
+    temperature: float,
+    context: Context,
+    at_once: int = LOGITS_AT_ONCE,
+) -> Choices:
+    """Compute log-probability and entropy of chosen tokens, with gradients of both.
+
+    More than ``at_once`` logits are computed piece by piece, and again piece by piece in the backward pass.
+
+    Args:
+        head: The causal LM's output embedding, adapters in place.
+        hidden: States that choose, N x width.
+        tokens: What was chosen, N.
+        options: Out of what.
+        temperature: Divides the logits.
+        context: Entered whenever the head computes.
+        at_once: Most logits held at a time, at least those of one choice.
+    """
+
+    def piece(states: Tensor, chosen: Tensor, sets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        mask = None if sets is None or options.masks is None else options.masks[sets]
+        with context():
+            logits = _logits(head, states, slice(*options.rows))
+        result: tuple[Tensor, Tensor, Tensor] = _Choose.apply(logits, chosen, mask, temperature)
+        return result
+
+    first, end = options.rows
+    size = max(1, at_once // (end - first))
+    if len(tokens) <= size:
+        return Choices(*piece(hidden, tokens, options.mask_of))
+    sets: Any = [None] * -(-len(tokens) // size) if options.mask_of is None else options.mask_of.split(size)
+    pieces = [
+        checkpoint(piece, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(hidden.split(size), tokens.split(size), sets, strict=True)
+    ]
+    return Choices(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+
+
+def _logits(head: nn.Module, hidden: Tensor, rows: slice) -> Tensor:
+    if type(head) is nn.Linear:  # other rows would be computed only to be thrown away
+        bias = None if head.bias is None else head.bias[rows]
+        return functional.linear(hidden, head.weight[rows], bias)
+    logits: Tensor = head(hidden)[..., rows]
+    return logits
+
+
+class _Choose(torch.autograd.Function):
+    """Log-softmax, one entry of it, and its entropy, keeping a single tensor of the logits' size.
+
+    With p the probabilities, a the chosen token, H the entropy and t the temperature, the gradients to the logits are
+    (1[a] - p) / t of the log-probability and -p (log p + H) / t of the entropy.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # A softmax over half-precision logits would lose what tells close choices apart.
+        exact = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        scaled = exact if temperature == 1 else exact / temperature
+        if mask is not None:
+            # The lowest number instead of -inf: its probability is 0 as well, and 0 times it is not NaN.
+            scaled = scaled.masked_fill(~mask, torch.finfo(scaled.dtype).min)
+        logprobs = scaled.log_softmax(-1)
+        probabilities = logprobs.exp()
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+        likeliest = chosen >= logprobs.amax(-1)
+        entropy = -logprobs.mul_(probabilities).sum(-1)
+        ctx.save_for_backward(probabilities, tokens, entropy)
+        ctx.temperature, ctx.dtype = temperature, logits.dtype
+        ctx.mark_non_differentiable(likeliest)
+        ctx.set_materialize_grads(False)
+        return chosen, entropy, likeliest
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_chosen: Tensor | None, grad_entropy: Tensor | None, _: None
+    ) -> tuple[Tensor | None, None, None, None]:
+        probabilities, tokens, entropy = ctx.saved_tensors
+        if grad_chosen is None and grad_entropy is None:
+            return None, None, None, None
+        of_p = torch.zeros_like(entropy)
+        if grad_chosen is not None:
+            of_p = of_p - grad_chosen
+        if grad_entropy is not None:
+            of_p = of_p - grad_entropy * entropy
+        grad = probabilities * of_p[:, None]
+        if grad_entropy is not None:
+            grad.addcmul_(torch.special.entr(probabilities), grad_entropy[:, None])
+        if grad_chosen is not None:
+            grad.scatter_add_(1, tokens[:, None], grad_chosen[:, None])
+        if ctx.temperature != 1:
+            grad.div_(ctx.temperature)
+        return grad.to(ctx.dtype), None, None, None
