@@ -82,7 +82,9 @@ class VocabularyModule(LightningModule):
                 f"learning_rate={learning_rate}, weight_decay={weight_decay}, warmup={warmup}: set the first "
                 "two to 0 or more, warmup to a share from 0 to 1"
             )
-        self.strict_loading = False  # checkpoints hold what trains; a frozen base comes from its folder or hub
+        self.strict_loading = (
+            False  # checkpoints hold what trains; a frozen base comes from its folder or hub
+        )
         self.policy: Policy
         self._budget = budget
         self._small = {"hidden": hidden, "layers": layers, "heads": heads, "context": context, "seed": seed}

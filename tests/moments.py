@@ -12,9 +12,9 @@ from typing import Any
 
 # Calls of Python functions in these files are what a phase is made of.
 PHASES = {
-    "rollout": ("flowsmith/policy/sampling.py", "flowsmith/policy/stream.py"),
+    "rollout": ("flowsmith/policy/sampling.py", "flowsmith/policy/decoding/"),
     "reward": ("flowsmith/policy/reward.py", "flowsmith/rewards/"),
-    "update": ("torch/optim/", "torch/autograd/", "flowsmith/objectives/"),
+    "update": ("torch/optim/", "torch/autograd/", "flowsmith/objectives/", "flowsmith/policy/scoring/"),
     "checkpoint": ("torch/serialization.py", "fsspec/", "flowsmith/files.py"),
     "between": ("lightning/pytorch/loops/", "lightning/pytorch/callbacks/"),
     "export": ("safetensors/", "flowsmith/exports.py"),

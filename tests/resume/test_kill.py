@@ -58,14 +58,20 @@ def check_whole(whole: Whole, name: str) -> None:
 
 
 def test_the_whole_run_is_there_to_be_compared(one: Whole) -> None:
-    assert set(one.outcome["checkpoint"]) >= {
+    checkpoint = one.outcome["checkpoint"]
+    assert set(checkpoint) >= {
         "state_dict",
         "optimizer_states",
         "lr_schedulers",
         "loops",
         "cycle",
+        "cycle_state",
     }
-    assert one.outcome["checkpoint"]["cycle"] == 4
+    assert any(name.startswith("average.") for name in checkpoint["state_dict"])
+    assert checkpoint["cycle"] == 4
+    assert checkpoint["cycle_state"]["replay"]["groups"]
+    assert len({row["beta"] for row in one.outcome["logged"].values()}) == 4
+    assert len({row["entropy_bonus"] for row in one.outcome["logged"].values()}) == 4
     assert sorted(one.outcome["logged"]) == [0, 1, 2, 3]
     assert min(one.counts.values()) > 10
     changed = json.loads(json.dumps(one.outcome["logged"])), one.outcome["logged"]

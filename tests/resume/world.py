@@ -29,7 +29,13 @@ CONFIG: dict[str, Any] = {
         "class_path": "GRPOModule",
         "init_args": {
             "vocabulary": "vocabulary", "reward": "reward", "samples": 3, "epochs": 2, "minibatches": 2,
-            "beta": 0.1, "learning_rate": 1e-2, "warmup_steps": 2,
+            "learning_rate": 1e-2, "warmup_steps": 2,
+            # All that a cycle hands on to the next.
+            "reference": "ema", "replay": 0.5, "refills": 1,
+            "changes": {
+                "beta": 0.1, "kl_target": 0.01, "kl_horizon": 50, "entropy_bonus": 0.01, "entropy_target": 0.5,
+                "entropy_horizon": 50,
+            },
         },
     },
     "data": {
@@ -45,7 +51,8 @@ CONFIG: dict[str, Any] = {
         ],
     },
 }  # fmt: skip
-# Where and when it was, not what it came to.
+_CLOCKS = ("step_time", "time", "tokens_per_second")  # what differs from run to run
+# Where it was, not what it came to.
 _ELSEWHERE = ("dirpath", "best_model_path", "last_model_path", "kth_best_model_path", "best_k_models")
 
 
@@ -101,7 +108,7 @@ def outcome(folder: Path, name: str) -> dict[str, Any]:
     logged: dict[int, dict[str, Any]] = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
-        logged[row["step"]] = {key: row[key] for key in row if key != "start" and "time" not in key}
+        logged[row["step"]] = {key: row[key] for key in row if key != "start" and not key.startswith(_CLOCKS)}
     export = {
         path.relative_to(run).as_posix(): path.read_bytes()
         for path in sorted((run / "export").rglob("*"))
