@@ -53,6 +53,14 @@ def test_a_second_signal_gives_the_batch_up(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.code == 138  # the first one is why
 
 
+def test_what_slurm_sends_after_the_requeue_changes_nothing() -> None:
+    with StopSignals() as signals:
+        signals.received, signals.leaving = signal.SIGUSR1, True
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        assert signals.received == signal.SIGUSR1
+
+
 def test_a_forked_worker_leaves_it_to_its_parent() -> None:
     with StopSignals() as signals:
         child = os.fork()
@@ -115,9 +123,12 @@ def test_no_rank_leaves_before_the_job_is_requeued(
         strategy=strategy, is_global_zero=rank == 0, is_last_batch=False, accumulate_grad_batches=1
     )
     monkeypatch.setattr(preemption, "requeue_job", lambda: calls.append("scontrol"))
-    with nullcontext() if done is None else pytest.raises(Stopped):
-        Preemption(StopSignals(), None).on_train_batch_end(trainer, NO_MODULE, None, None, 0)
+    signals = StopSignals()
+    with nullcontext() if done is None else pytest.raises(Stopped) as caught:
+        Preemption(signals, None).on_train_batch_end(trainer, NO_MODULE, None, None, 0)
     assert calls == (done or [])
+    assert signals.leaving == bool(calls)
+    assert caught is None or caught.value.requeued == bool(calls)
 
 
 @pytest.mark.parametrize(
