@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowsmith.flows.walker import Walker
+from flowsmith.policy.choices import Choices
 
 _REMEMBERED = 50_000
 
@@ -26,13 +27,18 @@ class Replay(NamedTuple):
 
 
 class AllowedSets:
-    """Numbers the allowed sets of a grammar as they are met, and remembers whole flows."""
+    """Numbers the allowed sets of a grammar as they are met, and remembers whole flows.
+
+    Attributes:
+        choices: The grammar as a tree of what was met.
+    """
 
     def __init__(self, grammar: Walker[Any], size: int) -> None:
         """Start empty; ``size`` is the codec's."""
         self._grammar = grammar
         self._numbers: dict[tuple[int, ...], int] = {}
         self._table = np.zeros((64, size), dtype=np.bool_)
+        self.choices = Choices(grammar, self.number)
         self._replays: OrderedDict[tuple[int, ...], Replay] = OrderedDict()
 
     def number(self, allowed: tuple[int, ...]) -> int:

@@ -4,12 +4,12 @@ Flows of one policy begin alike. What the grammar said after a beginning is kept
 so, in this cycle or a later one, and the forced tokens between two choices are one step.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from flowsmith.flows.walker import Walker
-from flowsmith.policy.allowed import AllowedSets
 
-_KEPT = 100_000
+_KEPT = 20_000
 
 
 class Choice:
@@ -37,14 +37,15 @@ class Choice:
 class Choices:
     """Walks through a grammar from choice to choice."""
 
-    def __init__(self, grammar: Walker[Any], allowed_sets: AllowedSets) -> None:
+    def __init__(self, grammar: Walker[Any], number: Callable[[tuple[int, ...]], int]) -> None:
+        """Begin with nothing; ``number`` says how an allowed set is called."""
         self._grammar = grammar
-        self._allowed_sets = allowed_sets
+        self._number = number
         self._kept = 0
         self._first: Choice | None = None
 
-    def __reduce__(self) -> tuple[type["Choices"], tuple[Walker[Any], AllowedSets]]:
-        return type(self), (self._grammar, self._allowed_sets)  # a copy starts empty: the tree may be deep
+    def __reduce__(self) -> tuple[type["Choices"], tuple[Any, ...]]:
+        return type(self), (self._grammar, self._number)  # a copy begins anew: the tree may be deep
 
     def first(self) -> Choice:
         """Return the first choice of every flow."""
@@ -69,7 +70,7 @@ class Choices:
         while not state.done:
             allowed = self._grammar.allowed(state)
             if len(allowed) > 1:
-                return Choice(tuple(run), self._allowed_sets.number(allowed), state)
+                return Choice(tuple(run), self._number(allowed), state)
             run.append(allowed[0])
             state = self._grammar.advance(state, allowed[0])
         return Choice(tuple(run), None, state)

@@ -57,11 +57,16 @@ class LinearSchedule:
                 f"over={self.over}: a schedule takes at least 1 token; leave it out for a constant"
             )
 
+    def __str__(self) -> str:
+        """Return it as tables name it: "1 to w over 24"."""
+        begin, end = ("w" if weight is None else f"{weight:g}" for weight in (self.begin, self.end))
+        return f"{begin} to {end} over {self.over}"
+
     def at(self, weights: Tensor, places: Tensor) -> Tensor:
         """Return the weights that apply: see `Schedule`."""
         first = weights if self.begin is None else torch.full_like(weights, self.begin)
         last = weights if self.end is None else torch.full_like(weights, self.end)
-        return torch.lerp(first, last, (places / self.over).clamp(max=1).to(weights.dtype))
+        return torch.lerp(first, last, (places.to(weights.dtype) / self.over).clamp(max=1))
 
 
 def per_sequence(guidance: Weights, prompts: int, samples: int, has_reference: bool) -> Tensor:

@@ -15,7 +15,6 @@ from flowsmith.flows.walker import Walker
 from flowsmith.flows.wide.grammar import grammar_of
 from flowsmith.policy import adapters, build
 from flowsmith.policy.allowed import AllowedSets
-from flowsmith.policy.choices import Choices
 from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.vocabulary import FlowTokenizer
 
@@ -56,7 +55,6 @@ class Policy(nn.Module):
         self.base = base
         self.dtype = dtype
         self.allowed_sets = AllowedSets(grammar, codec.size)
-        self.choices = Choices(grammar, self.allowed_sets)
 
     @classmethod
     def create(

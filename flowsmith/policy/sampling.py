@@ -163,7 +163,7 @@ def _generate(
 ) -> list[list[Rollout]]:
     """Sample one batch."""
     encoded = policy.encode_prompts(prompts)
-    first, samples = policy.choices.first(), len(noise) // len(prompts)
+    first, samples = policy.allowed_sets.choices.first(), len(noise) // len(prompts)
     rows = [_Row(first, numbers) for numbers in noise]
     for row in rows:
         row.follow(first)
@@ -204,4 +204,4 @@ def _choose(policy: Policy, rows: list[_Row], logits: Tensor, temperature: float
     chosen, logprobs = draw(logits.masked_fill(~mask, -torch.inf), noise, temperature)
     for row, token, logprob in zip(rows, chosen.tolist(), logprobs.tolist(), strict=True):
         row.take(token, logprob)
-        row.follow(policy.choices.after(row.choice, token))
+        row.follow(policy.allowed_sets.choices.after(row.choice, token))

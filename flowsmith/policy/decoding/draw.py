@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from flowsmith.policy.errors import PolicyError
+
 
 def draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Sample one token a row.
@@ -14,6 +16,9 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Ten
 
     Returns:
         Tokens and their log-probabilities, n each.
+
+    Raises:
+        PolicyError: The logits are not finite: the model has diverged.
     """
     logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
     cumulative = logprobs.exp().cumsum(-1)
@@ -22,4 +27,10 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Ten
     last = torch.searchsorted(cumulative, total).clamp(max=logits.shape[-1] - 1)
     chosen = torch.searchsorted(cumulative, noise[:, None].to(total.dtype) * total, right=True)
     chosen = torch.minimum(chosen, last)
-    return chosen[:, 0], logprobs.gather(1, chosen)[:, 0]
+    told = logprobs.gather(1, chosen)[:, 0]
+    if not told.isfinite().all():
+        raise PolicyError(
+            "the model's logits are not finite, so nothing can be sampled: it has diverged; go back to an earlier "
+            "checkpoint and lower the learning rate"
+        )
+    return chosen[:, 0], told

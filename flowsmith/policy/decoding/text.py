@@ -71,7 +71,7 @@ def sample_text(
     if len(names) != len(prompts):
         raise PolicyError(f"{len(names)} sample_ids for {len(prompts)} prompts; give one each")
     network = text_network(model)
-    room = int(network.causal.config.max_position_embeddings) - max_new_tokens
+    room = getattr(network.causal.config, "max_position_embeddings", 1 << 30) - max_new_tokens
     for place, prompt in enumerate(prompts):
         if not 0 < len(prompt) <= room:
             raise PolicyError(
