@@ -47,7 +47,8 @@ EXTRAS = {
         "types-tqdm",
     ],
     "bench": [
-        "psutil>=6.0",  # memory of other processes
+        "psutil>=6.0",  # memory of a process
+        "trl==1.16.*",  # what GRPO is compared with
     ],
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from flowsmith.policy import adapters
 from flowsmith.policy.model import Policy
 from flowsmith.policy.scoring import CompletionBatch, Scores, score
-from flowsmith.policy.scoring.choices import Options
+from flowsmith.policy.scoring.head import AllowedTokens
 from flowsmith.policy.scoring.packing import Packed
 
 FlowScores = Scores
@@ -63,12 +63,10 @@ class FlowBatch(CompletionBatch):
             source=packed.rows[rows, before[rows] + positions],
             target=(rows, positions),
             tokens=index([token_lists[b][t] for b, t in zip(batch, places, strict=True)]),
-            options=Options(
-                (offset, policy.tokenizer.size),
-                policy.allowed_sets.masks(distinct),
-                index([order[number] for number in sets]),
-            ),
             free=free,
+            allowed=AllowedTokens(
+                policy.allowed_sets.masks(distinct), index([order[number] for number in sets])
+            ),
         )
 
 
@@ -88,6 +86,7 @@ def score_flows(
     """
     return score(
         policy.causal,
+        policy.head(),
         batch.to(policy.device),
         temperature,
         gradient_checkpointing=gradient_checkpointing,

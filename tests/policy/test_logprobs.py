@@ -103,9 +103,8 @@ def test_masks_are_kept_once_for_each_set() -> None:
     policy = small_policy()
     prompts, flows = sampled(policy, 20)
     batch = FlowBatch.build(policy, prompts, flows)
-    _, masks, mask_of = batch.options
-    assert masks is not None
-    assert mask_of is not None
+    assert batch.allowed is not None
+    masks, mask_of = batch.allowed
     assert len(masks) == len({tuple(row) for row in masks.tolist()}) < len(mask_of) / 10
     rows = [policy.grammar.mask(policy.grammar.replay(tokens)) for tokens in flows]
     for mask, (b, t) in zip(masks[mask_of], zip(*batch.target, strict=True), strict=True):

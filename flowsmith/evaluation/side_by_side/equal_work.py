@@ -59,6 +59,4 @@ def agreement(work: Work, scratch: Path, device: torch.device, steps: int = 4) -
         ours.learn(rollouts)
         losses.append(ours.loss)
         norms.append(ours.grad_norm)
-    return Agreement(
-        losses, [float(e["loss"]) for e in log], norms, [float(e["grad_norm"]) for e in log]
-    )
+    return Agreement(losses, [float(e["loss"]) for e in log], norms, [float(e["grad_norm"]) for e in log])

@@ -4,6 +4,7 @@ python -m flowsmith.evaluation.side_by_side.memory WORK FOLDER TRAINER CYCLES AC
 """
 
 import gc
+import importlib
 import json
 import subprocess
 import sys
@@ -35,7 +36,16 @@ def peak_memory(work: Work, folder: Path, trainer: str, cycles: int = 2, accumul
     Raises:
         FlowsmithError: The process failed.
     """
-    command = [sys.executable, "-m", __name__, work.name, str(folder), trainer, str(cycles), str(accumulation)]
+    command = [
+        sys.executable,
+        "-m",
+        __name__,
+        work.name,
+        str(folder),
+        trainer,
+        str(cycles),
+        str(accumulation),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FlowsmithError(f"measuring the memory of {trainer} failed: {done.stderr[-2000:]}")
@@ -46,27 +56,23 @@ def peak_memory(work: Work, folder: Path, trainer: str, cycles: int = 2, accumul
 def _measure(name: str, folder: Path, trainer: str, cycles: int, accumulation: int) -> float:
     import resource
 
-    import psutil
     import transformers
     from transformers import LlamaForCausalLM  # noqa: F401
 
+    psutil: Any = importlib.import_module("psutil")
     if trainer == "trl":
-        import importlib
-
-        importlib.import_module("trl").GRPOTrainer  # noqa: B018
         importlib.import_module("datasets")
+        assert importlib.import_module("trl").GRPOTrainer
     transformers.logging.set_verbosity_error()
     work = WORKS[name]
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     torch.ones(8, 8).mm(torch.ones(8, 8))  # libraries that the first product loads
     gc.collect()
-    idle = psutil.Process().memory_info().rss
+    idle: int = psutil.Process().memory_info().rss
     with tempfile.TemporaryDirectory() as scratch:
         if trainer == "trl":
-            theirs = trl_trainer(
-                work, folder, cycles, accumulation=accumulation, scratch=Path(scratch)
-            )
+            theirs = trl_trainer(work, folder, cycles, accumulation=accumulation, scratch=Path(scratch))
             theirs.train()
         else:
             ours = Trainer(work, load_model(folder, work, device), load_model(folder, work, device))

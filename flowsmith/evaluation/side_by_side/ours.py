@@ -15,7 +15,7 @@ from flowsmith.objectives.advantages import advantages
 from flowsmith.objectives.aggregation import Totals
 from flowsmith.objectives.objective import Objective
 from flowsmith.policy.decoding.text import sample_text
-from flowsmith.policy.scoring import CompletionBatch, score
+from flowsmith.policy.scoring import CompletionBatch, score_text
 from flowsmith.policy.scoring.micro_batches import micro_batches
 
 
@@ -103,13 +103,11 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         for piece in micro_batches(rollouts.prompts, rollouts.completions, tokens=limit):
             completions = [rollouts.completions[i] for i in piece]
-            batch = CompletionBatch.of_text(
-                [rollouts.prompts[i] for i in piece], completions, self.work.vocabulary
-            ).to(self.device)
+            batch = CompletionBatch.of_text([rollouts.prompts[i] for i in piece], completions).to(self.device)
             with self._precision():
                 with torch.no_grad():
-                    reference = score(self.reference, batch).logprobs
-                scores = score(self.policy, batch)
+                    reference = score_text(self.reference, batch).logprobs
+                scores = score_text(self.policy, batch)
             old = scores.logprobs.detach()
             if rollouts.logprobs is not None:
                 old = _padded([rollouts.logprobs[i] for i in piece], batch.free)

@@ -52,9 +52,11 @@ def trl_trainer(
         TRLError: TRL is not installed.
     """
     if not has_trl():
-        raise TRLError("TRL is not installed, so there is nothing to compare with: pip install 'flowsmith[bench]'")
+        raise TRLError(
+            "TRL is not installed, so there is nothing to compare with: pip install 'flowsmith[bench]'"
+        )
     import torch
-    from transformers import AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 
     trl: Any = importlib.import_module("trl")
     datasets: Any = importlib.import_module("datasets")
@@ -129,5 +131,6 @@ def trl_trainer(
         callbacks=[clock],
         rollout_func=None if rollouts is None else given,
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.seconds = clock.seconds
     return trainer

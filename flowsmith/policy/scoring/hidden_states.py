@@ -39,7 +39,7 @@ def hidden_states(
     """
     if not shares_prompts(causal):
         with context(), recomputed(causal, gradient_checkpointing, context):
-            padded = causal.base_model(
+            padded: Tensor = causal.base_model(
                 input_ids=packed.ids[packed.rows],
                 attention_mask=packed.real.long(),
                 position_ids=packed.positions[packed.rows],

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from flowsmith.policy.scoring.choices import Options, choices
+from flowsmith.policy.adapters import head_rows
+from flowsmith.policy.build import refuse_rescaling
+from flowsmith.policy.scoring.head import AllowedTokens, Head, chosen_tokens
 from flowsmith.policy.scoring.hidden_states import Context, hidden_states
 from flowsmith.policy.scoring.packing import Packed
 
@@ -31,28 +34,25 @@ class CompletionBatch:
         packed: The sequences.
         source: Index into the packed tokens (N) whose hidden states choose.
         target: Batch and place in the completion (N each) of what is chosen.
-        tokens: The chosen tokens (N), counted from the first row of ``options``.
-        options: Out of what they were chosen.
+        tokens: The chosen tokens (N), counted from the first row of the head that takes part.
         free: True at chosen tokens, B x T.
+        allowed: Out of what they were chosen; None: out of all tokens.
     """
 
     packed: Packed
     source: Tensor
     target: tuple[Tensor, Tensor]
     tokens: Tensor
-    options: Options
     free: Tensor
+    allowed: AllowedTokens | None = None
 
     @classmethod
-    def of_text(
-        cls, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], vocabulary: int
-    ) -> Self:
+    def of_text(cls, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Self:
         """Lay out plain text: every token of a completion was chosen out of the whole vocabulary.
 
         Args:
             prompts: Ids of the prompt of each sequence, none empty; equal ones are computed once.
             completions: Ids of what follows.
-            vocabulary: Rows of the model's head.
 
         Raises:
             PolicyError: A prompt is empty.
@@ -67,29 +67,25 @@ class CompletionBatch:
             source=packed.rows[batch, before[batch] + places],
             target=(batch, places),
             tokens=torch.tensor([t for c in completions for t in c], dtype=torch.long),
-            options=Options((0, vocabulary)),
             free=free,
         )
 
     def to(self, device: torch.device) -> Self:
         """Return a copy on a device."""
-        rows, masks, mask_of = self.options
+        allowed = self.allowed
         return type(self)(
             packed=self.packed.to(device),
             source=self.source.to(device),
             target=(self.target[0].to(device), self.target[1].to(device)),
             tokens=self.tokens.to(device),
-            options=Options(
-                rows,
-                None if masks is None else masks.to(device),
-                None if mask_of is None else mask_of.to(device),
-            ),
             free=self.free.to(device),
+            allowed=None if allowed is None else AllowedTokens(*(part.to(device) for part in allowed)),
         )
 
 
 def score(
     causal: Any,
+    head: Head,
     batch: CompletionBatch,
     temperature: float = 1.0,
     *,
@@ -100,23 +96,18 @@ def score(
 
     Args:
         causal: A transformers causal LM, adapters in place but without peft's shell.
+        head: Weight and bias of its language head, as far as it takes part.
         batch: Of which, on the model's device.
         temperature: Divides the logits, as it did in sampling.
         gradient_checkpointing: Less memory, a third more computing; in training mode.
-        context: Entered whenever the model computes, in the backward pass as well.
+        context: Entered whenever layers compute, in the backward pass as well.
 
     Raises:
         PolicyError: ``gradient_checkpointing`` with a model that has no layers for it.
     """
     hidden = hidden_states(causal, batch.packed, gradient_checkpointing, context)
-    chosen = choices(
-        causal.get_output_embeddings(),
-        torch.nn.functional.embedding(batch.source, hidden),  # fast backward, as in prefix_attention
-        batch.tokens,
-        batch.options,
-        temperature,
-        context,
-    )
+    choosing = functional.embedding(batch.source, hidden)  # a fast backward pass, as in prefix_attention
+    chosen = chosen_tokens(choosing, head, batch.tokens, batch.allowed, temperature)
     zeros = chosen.logprobs.new_zeros(batch.free.shape)
     return Scores(
         zeros.index_put(batch.target, chosen.logprobs),
@@ -124,3 +115,27 @@ def score(
         batch.free,
         torch.zeros_like(batch.free).index_put(batch.target, chosen.likeliest),
     )
+
+
+def score_text(
+    model: nn.Module, batch: CompletionBatch, temperature: float = 1.0, gradient_checkpointing: bool = False
+) -> Scores:
+    """Compute log-probability and entropy of plain text, whose every token was chosen out of the whole vocabulary.
+
+    Args:
+        model: A transformers causal LM, or a ``PeftModel`` around one (its active adapter speaks).
+        batch: Of which (`CompletionBatch.of_text`), on any device.
+        temperature: Divides the logits, as it did in sampling.
+        gradient_checkpointing: Less memory, a third more computing; in training mode.
+
+    Raises:
+        PolicyError: The model rescales its logits, its language head is not one linear layer, or
+            ``gradient_checkpointing`` with a model that has no layers for it.
+    """
+    shell: Any = model
+    peft = hasattr(model, "get_base_model")
+    causal = shell.get_base_model() if peft else shell
+    refuse_rescaling(causal.config)
+    head = head_rows(causal, shell.active_adapter if peft else None, slice(None))
+    batch = batch.to(head[0].device)
+    return score(causal, head, batch, temperature, gradient_checkpointing=gradient_checkpointing)

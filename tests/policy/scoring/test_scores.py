@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowsmith.policy.scoring import CompletionBatch, score
+from flowsmith.policy.scoring import CompletionBatch, score_text
 from flowsmith.policy.scoring.hidden_states import hidden_states
 from flowsmith.policy.scoring.prefix_attention import shares_prompts
-from tests.policy.scoring.models import CONFIGS, SHARING, VOCABULARY, ragged, tiny_model
+from tests.policy.scoring.models import CONFIGS, SHARING, ragged, tiny_model
 
 
 def batch() -> CompletionBatch:
-    return CompletionBatch.of_text(*ragged(), VOCABULARY)
+    return CompletionBatch.of_text(*ragged())
 
 
 def one_by_one(model: Any, temperature: float = 1.0) -> tuple[list[Tensor], list[Tensor]]:
@@ -62,7 +62,7 @@ def test_architectures_in_double_precision(kind: str) -> None:
     tolerance = (
         1e-9 if kind in SHARING else 1e-5
     )  # the others compute a part in float32 whatever they are given
-    scores = score(model, batch(), 1.3)
+    scores = score_text(model, batch(), 1.3)
     for row, (logprobs, entropy) in enumerate(zip(*one_by_one(model, 1.3), strict=True)):
         torch.testing.assert_close(scores.logprobs[row, : len(logprobs)], logprobs, atol=tolerance, rtol=0)
         torch.testing.assert_close(scores.entropy[row, : len(entropy)], entropy, atol=tolerance, rtol=0)
@@ -77,8 +77,7 @@ def test_lora_in_double_precision() -> None:
 
     config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     model: Any = get_peft_model(tiny_model("llama"), config).double()
-    causal = model.get_base_model()
-    scores = score(causal, batch())
+    scores = score_text(model, batch())
     found = gradients(model, weighted(scores.logprobs, scores.entropy))
     assert all("lora" in name for name in found)
     assert_equal(found, expected_gradients(model), 1e-9)
@@ -86,7 +85,7 @@ def test_lora_in_double_precision() -> None:
 
 def test_single_precision() -> None:
     model = tiny_model("llama", torch.float32)
-    scores = score(model, batch())
+    scores = score_text(model, batch())
     for row, logprobs in enumerate(one_by_one(model)[0]):
         torch.testing.assert_close(scores.logprobs[row, : len(logprobs)], logprobs, atol=1e-5, rtol=0)
 
@@ -95,7 +94,7 @@ def test_bfloat16_autocast_differs_no_more_than_hugging_faces() -> None:
     model = tiny_model("llama", torch.float32)
     exact = torch.cat(one_by_one(model)[0])
     with torch.autocast("cpu", torch.bfloat16):
-        scores = score(model, batch(), gradient_checkpointing=True)
+        scores = score_text(model, batch(), gradient_checkpointing=True)
         theirs = torch.cat(one_by_one(model)[0])
     mine = scores.logprobs[scores.free]
     assert mine.dtype == torch.float32
@@ -142,7 +141,7 @@ def test_a_prompt_is_computed_once_and_padding_never() -> None:
     model = tiny_model("llama")
     counted: list[int] = []
     model.model.layers[0].mlp.register_forward_hook(lambda _, __, out: counted.append(out.shape[:-1].numel()))
-    score(model, batch())
+    score_text(model, batch())
     _, completions = ragged()
     assert counted == [6 + 1 + 3 + sum(map(len, completions))]
 
@@ -151,5 +150,5 @@ def test_other_forward_passes_attend_as_before() -> None:
     model = tiny_model("llama")
     ids = torch.tensor([[1, 2, 3]])
     before = model(ids).logits
-    score(model, batch())
+    score_text(model, batch())
     assert torch.equal(model(ids).logits, before)

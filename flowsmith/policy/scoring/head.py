@@ -3,19 +3,21 @@
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-
-from flowsmith.policy.scoring.hidden_states import Context
 
 LOGITS_AT_ONCE = 2**23
 """Logits that are held at a time: 32 MB of float32."""
 
 
-class Choices(NamedTuple):
-    """What is known of N choices, N each."""
+Head = tuple[Tensor, Tensor | None]
+"""Weight (rows x width) and bias (rows) of the part of the language head that takes part."""
+
+
+class Chosen(NamedTuple):
+    """What is known of N chosen tokens, N each."""
 
     logprobs: Tensor
     entropy: Tensor
@@ -23,68 +25,57 @@ class Choices(NamedTuple):
     """True where no token was likelier than the chosen one."""
 
 
-class Options(NamedTuple):
+class AllowedTokens(NamedTuple):
     """Out of what N tokens were chosen.
 
     Attributes:
-        rows: First and one past the last row of the head that takes part; ids count from the first.
-        masks: The distinct allowed sets, U x rows; None: every token is allowed everywhere.
-        mask_of: Which set applies, N; None with ``masks``.
+        masks: The distinct sets, U x rows of the head.
+        mask_of: Which set applies, N.
     """
 
-    rows: tuple[int, int]
-    masks: Tensor | None = None
-    mask_of: Tensor | None = None
+    masks: Tensor
+    mask_of: Tensor
 
 
-def choices(
-    head: nn.Module,
+def chosen_tokens(
     hidden: Tensor,
+    head: Head,
     tokens: Tensor,
-    options: Options,
-    temperature: float,
-    context: Context,
+    allowed: AllowedTokens | None = None,
+    temperature: float = 1.0,
     at_once: int = LOGITS_AT_ONCE,
-) -> Choices:
+) -> Chosen:
     """Compute log-probability and entropy of chosen tokens, with gradients of both.
 
     More than ``at_once`` logits are computed piece by piece, and again piece by piece in the backward pass.
 
     Args:
-        head: The causal LM's output embedding, adapters in place.
         hidden: States that choose, N x width.
-        tokens: What was chosen, N.
-        options: Out of what.
+        head: What turns a state into logits.
+        tokens: What was chosen, counted from the head's first row, N.
+        allowed: Out of what; None: every token is allowed everywhere.
         temperature: Divides the logits.
-        context: Entered whenever the head computes.
         at_once: Most logits held at a time, at least those of one choice.
     """
+    weight, bias = head
 
-    def piece(states: Tensor, chosen: Tensor, sets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        mask = None if sets is None or options.masks is None else options.masks[sets]
-        with context():
-            logits = _logits(head, states, slice(*options.rows))
-        result: tuple[Tensor, Tensor, Tensor] = _Choose.apply(logits, chosen, mask, temperature)
+    def piece(states: Tensor, given: Tensor, sets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        mask = None if sets is None or allowed is None else allowed.masks[sets]
+        result: tuple[Tensor, Tensor, Tensor] = _Choose.apply(
+            functional.linear(states, weight, bias), given, mask, temperature
+        )
         return result
 
-    first, end = options.rows
-    size = max(1, at_once // (end - first))
+    size = max(1, at_once // len(weight))
     if len(tokens) <= size:
-        return Choices(*piece(hidden, tokens, options.mask_of))
-    sets: Any = [None] * -(-len(tokens) // size) if options.mask_of is None else options.mask_of.split(size)
+        return Chosen(*piece(hidden, tokens, None if allowed is None else allowed.mask_of))
+    parts = hidden.split(size), tokens.split(size)
+    sets = [None] * len(parts[0]) if allowed is None else allowed.mask_of.split(size)
     pieces = [
         checkpoint(piece, *part, use_reentrant=False, preserve_rng_state=False)
-        for part in zip(hidden.split(size), tokens.split(size), sets, strict=True)
+        for part in zip(*parts, sets, strict=True)
     ]
-    return Choices(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
-
-
-def _logits(head: nn.Module, hidden: Tensor, rows: slice) -> Tensor:
-    if type(head) is nn.Linear:  # other rows would be computed only to be thrown away
-        bias = None if head.bias is None else head.bias[rows]
-        return functional.linear(hidden, head.weight[rows], bias)
-    logits: Tensor = head(hidden)[..., rows]
-    return logits
+    return Chosen(*(torch.cat(results) for results in zip(*pieces, strict=True)))
 
 
 class _Choose(torch.autograd.Function):
@@ -117,7 +108,7 @@ class _Choose(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad_chosen: Tensor | None, grad_entropy: Tensor | None, _: None
     ) -> tuple[Tensor | None, None, None, None]:
         probabilities, tokens, entropy = ctx.saved_tensors
