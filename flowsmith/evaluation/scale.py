@@ -201,7 +201,8 @@ def cycle(shape: Shape, gpu: GPU, work: Work, share: Share, gpus: int = 1, nodes
     A decoding step reads all weights once and every row's cache once, or waits for its launches, whichever takes
     longer; there are as many as the longest flow has free tokens. A trained token costs two operations a number
     forward, two more to compute its layer again, two back; frozen numbers need no gradients of their own. A prompt
-    is computed once for all its samples, but by the ensemble, which reads pairs. The adapter's gradients go around a ring once an update, nothing else does. That ranks wait for the slowest is left out.
+    is computed once for all its samples, but by the ensemble, which reads pairs. The adapter's gradients go around a
+    ring once an update, nothing else does. That ranks wait for the slowest is left out.
     """
     flows = work.prompts * work.samples
     numbers = shape.read() + shape.adapter(work.rank) + work.codec * shape.hidden

@@ -67,7 +67,7 @@ def interpolating(reference: Policy, policy: Policy, weight: float) -> Iterator[
     try:
         yield between
     finally:
-        if between.adapter not in (reference.adapter, policy.adapter):
+        if between.adapter and between.adapter not in (reference.adapter, policy.adapter):
             adapters.remove(between.model, between.adapter)
 
 

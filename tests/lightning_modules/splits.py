@@ -59,7 +59,7 @@ def _run(
         several: dict[str, Any] = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
         engine = trainer(folder, callbacks=[recorder, samples], **several)
         settings = {"double": True, "samples": 3, "learning_rate": 1e-3, "max_grad_norm": 1e9}
-        engine.fit(module(world, **settings | case), data(world, 2, batch_prompts=8))
+        engine.fit(module(world, **{**settings, **case}), data(world, 2, batch_prompts=8))
         results.append((samples.tokens, recorder.gradients))
     if environment["LOCAL_RANK"] == "0":
         torch.save(results, file)

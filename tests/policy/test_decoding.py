@@ -52,7 +52,8 @@ def uncached(model: Any, prompt: list[int], completion: Completion, temperature:
     ids = torch.tensor([prompt + list(completion.tokens)])
     with torch.no_grad():
         logits = model.eval()(ids, use_cache=False).logits[0, len(prompt) - 1 : -1] / temperature
-    return logits.log_softmax(-1)[range(len(completion.tokens)), list(completion.tokens)]
+    told: Tensor = logits.log_softmax(-1)[range(len(completion.tokens)), list(completion.tokens)]
+    return told
 
 
 def tokens(groups: list[list[Completion]]) -> list[list[tuple[int, ...]]]:

@@ -72,8 +72,9 @@ def combined(pair: Pair, prompt: str, rollout: Rollout, weights: list[float], te
     w = torch.tensor(weights, dtype=torch.double)[:, None]
     mask = policy.grammar.mask(policy.grammar.replay(rollout.flow_tokens))
     mixed = (logits[0] + w * (logits[1] - logits[0])) / temperature
-    told = mixed.masked_fill(~mask, -torch.inf).log_softmax(-1)
-    return told[range(len(mask)), list(rollout.flow_tokens)]
+    every = mixed.masked_fill(~mask, -torch.inf).log_softmax(-1)
+    told: Tensor = every[range(len(mask)), list(rollout.flow_tokens)]
+    return told
 
 
 def test_ends_are_reference_and_policy_token_for_token(pair: Pair) -> None:
@@ -172,10 +173,9 @@ def test_interpolated_updates_are_those_of_dense_weights(weight: float, tmp_path
     between = interpolated(reference, policy, weight)
     checked = 0
     for module in policy.model.modules():
-        if hasattr(module, "get_delta_weight"):
-            start, end, got = (
-                module.get_delta_weight(name) for name in ("vocabulary", "policy", between.adapter)
-            )
+        delta_weight: Any = getattr(module, "get_delta_weight", None)
+        if delta_weight is not None:
+            start, end, got = (delta_weight(name) for name in ("vocabulary", "policy", between.adapter))
             torch.testing.assert_close(got, start + weight * (end - start), atol=1e-12, rtol=0)
             # Interpolating A and B apart is something else.
             assert (got - start - weight * (end - start)).abs().max() < (end - start).abs().max() / 1000

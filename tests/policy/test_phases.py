@@ -1,5 +1,7 @@
 """Phase times, with a clock that is set by hand."""
 
+import time
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from flowsmith.policy.phases import PhaseClock
 
 def test_phases_add_up_and_are_shares_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("flowsmith.policy.phases.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     clock = PhaseClock(torch.device("cpu"))
     for phase, seconds in (("rollout", 3.0), ("reward", 1.0), ("rollout", 2.0), ("update", 2.0)):
         with clock(phase):  # type: ignore[arg-type]
