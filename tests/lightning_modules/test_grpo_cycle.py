@@ -9,12 +9,15 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from flowsmith.flows import Codec, Domain, Schema
 from flowsmith.objectives.presets import Preset
 from flowsmith.policy import Policy, PolicyError, flow_logprobs, load_pair
 from flowsmith.policy.generator import LocalGenerator
 from flowsmith.policy.noise import Name
 from flowsmith.policy.rollout import Rollout
 from flowsmith.prompts import Prompt, write_prompts
+from flowsmith.rewards import RewardEnsemble, SmallEncoder
+from lightning_modules.grpo import GRPOModule
 from tests.lightning_modules.grpo_world import (
     ConstantReward,
     EvenPromptsReward,
@@ -26,7 +29,7 @@ from tests.lightning_modules.grpo_world import (
     trainer,
     write_world,
 )
-from tests.policy.world import PROMPTS
+from tests.policy.world import DOMAIN, PROMPTS, small_codec
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +241,18 @@ def test_refills_need_other_prompts(world: Path, tmp_path: Path) -> None:
     loader.setup()
     with pytest.raises(PolicyError, match="refills=1, but NoneType has no other prompts"):
         trainer(tmp_path).fit(module(world, refills=1), loader.train_dataloader())
+
+
+def test_a_reward_of_another_vocabulary_is_refused_before_the_first_cycle(
+    world: Path, tmp_path: Path
+) -> None:
+    codec = Codec(
+        Schema.core(), Domain.from_json(DOMAIN | {"texts": {"positive": ["{prompt}"], "negative": [""]}})
+    )
+    small = SmallEncoder(width=8, layers=1, heads=1, text_vocabulary=256)
+    RewardEnsemble.create(codec, PROMPTS, members=2, encoder=small).export(tmp_path / "reward")
+    grpo = GRPOModule(str(world / "vocabulary"), str(tmp_path / "reward"))
+    with pytest.raises(PolicyError, match="train both for one domain") as told:
+        trainer(tmp_path).fit(grpo, data(world, 1))
+    assert codec.fingerprint in str(told.value)
+    assert small_codec().fingerprint in str(told.value)

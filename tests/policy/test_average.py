@@ -1,11 +1,13 @@
 """The moving average of the policy: by hand, in the policy's place, and out of it again."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from flowsmith.policy import Policy, PolicyError, flow_logprobs, generate
+from flowsmith.policy import Policy, PolicyError, flow_logprobs, generate, load_pair
 from flowsmith.policy.average import MovingAverage
-from tests.policy.world import PROMPTS, small_policy
+from tests.policy.world import BUDGET, PROMPTS, small_codec, small_policy, write_text_model
 
 
 def moved(policy: Policy, amount: float) -> None:
@@ -66,6 +68,26 @@ def test_small_steps_are_not_lost_at_half_precision() -> None:
         torch.testing.assert_close(way, torch.full_like(way, 1 - 0.999**10), atol=1e-4, rtol=0)
     with average.in_place():
         assert all(parameter.dtype == torch.bfloat16 for parameter in policy.parameters())
+
+
+def test_of_lora_the_average_is_one_more_adapter(tmp_path: Path) -> None:
+    base = str(write_text_model(tmp_path / "base"))
+    Policy.from_text_model(small_codec(), base, BUDGET, lora_rank=4).export(tmp_path / "vocabulary")
+    policy, reference = load_pair(tmp_path / "vocabulary", tmp_path / "vocabulary", trainable=True)
+    average = MovingAverage(policy, decay=1.0)
+    assert all("lora_" in name and "/policy/" in name for name, _ in average.named_buffers())
+    flows = [group[0].flow_tokens for group in generate(reference, PROMPTS, 1, seed=0)]
+    expected = flow_logprobs(reference, PROMPTS, flows)[0].detach()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    own = flow_logprobs(policy, PROMPTS, flows)[0].detach()
+    assert not torch.allclose(own, expected, atol=1e-2)
+    with average.in_place():  # where it began, which is what the reference adapter is
+        torch.testing.assert_close(flow_logprobs(policy, PROMPTS, flows)[0].detach(), expected)
+    assert torch.equal(flow_logprobs(policy, PROMPTS, flows)[0], own)
+    assert torch.equal(flow_logprobs(reference, PROMPTS, flows)[0], expected)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.1, float("nan")])
