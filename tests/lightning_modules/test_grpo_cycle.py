@@ -45,7 +45,7 @@ def run(world: Path, folder: Path, cycles: int = 2, **settings: Any) -> tuple[An
 
 @pytest.mark.parametrize("preset", get_args(Preset))
 def test_every_published_objective_trains(world: Path, tmp_path: Path, preset: Preset) -> None:
-    grpo, cycles = run(world, tmp_path, objective=preset, learning_rate=1e-2, warmup_steps=0)
+    grpo, cycles = run(world, tmp_path, 1, objective=preset, learning_rate=1e-2, warmup_steps=0)
     assert [name for cycle in cycles for name, value in cycle.items() if not math.isfinite(value)] == []
     before = dict(Policy.load(world / "vocabulary").named_parameters())
     assert any(not torch.equal(p, before[name]) for name, p in grpo.policy.named_parameters())
@@ -53,8 +53,8 @@ def test_every_published_objective_trains(world: Path, tmp_path: Path, preset: P
 
 def test_an_average_that_never_moves_is_the_frozen_reference(world: Path, tmp_path: Path) -> None:
     common: dict[str, Any] = {"learning_rate": 1e-2, "warmup_steps": 0, "changes": {"beta": 0.5}}
-    frozen, cycles = run(world, tmp_path, 3, **common)
-    averaged, same = run(world, tmp_path, 3, reference="ema", reference_decay=1.0, **common)
+    frozen, cycles = run(world, tmp_path, 2, **common)
+    averaged, same = run(world, tmp_path, 2, reference="ema", reference_decay=1.0, **common)
     other = dict(averaged.policy.named_parameters())
     assert all(torch.equal(p, other[name]) for name, p in frozen.policy.named_parameters())
     assert [cycle["kl"] for cycle in cycles] == [cycle["kl"] for cycle in same]
@@ -63,9 +63,9 @@ def test_an_average_that_never_moves_is_the_frozen_reference(world: Path, tmp_pa
 
 def test_an_average_that_keeps_nothing_is_the_policy_itself(world: Path, tmp_path: Path) -> None:
     _, cycles = run(
-        world, tmp_path, 3, reference="ema", reference_decay=0.0, learning_rate=1e-2, warmup_steps=0
+        world, tmp_path, 2, reference="ema", reference_decay=0.0, learning_rate=1e-2, warmup_steps=0
     )
-    assert [cycle["kl"] for cycle in cycles] == pytest.approx([0.0] * 3, abs=1e-9)
+    assert [cycle["kl"] for cycle in cycles] == pytest.approx([0.0] * 2, abs=1e-9)
 
 
 def test_the_exported_reference_is_the_vocabulary_model_whatever_the_kl_is_measured_to(
@@ -84,8 +84,8 @@ def test_the_exported_reference_is_the_vocabulary_model_whatever_the_kl_is_measu
 
 def test_at_beta_zero_the_kl_is_measured_and_weighs_nothing(world: Path, tmp_path: Path) -> None:
     common: dict[str, Any] = {"learning_rate": 1e-2, "warmup_steps": 0, "changes": {"beta": 0.0}}
-    measured, cycles = run(world, tmp_path, 3, **common)
-    none, _ = run(world, tmp_path, 3, reference="none", **common)
+    measured, cycles = run(world, tmp_path, 2, **common)
+    none, _ = run(world, tmp_path, 2, reference="none", **common)
     assert cycles[-1]["kl"] > 1e-4
     other = dict(none.policy.named_parameters())
     assert all(torch.equal(p, other[name]) for name, p in measured.policy.named_parameters())
