@@ -153,7 +153,7 @@ class Preemption(Checkpoint):
         """Stop if any rank was asked to, but not between the parts of an accumulated gradient."""
         # Nor between an epoch's last batch and its end: Lightning would resume without that end's validation.
         if not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._stop_training(trainer)
+            self._stop_training(trainer, logged=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop after an epoch whose last batch no validation followed."""
@@ -205,10 +205,12 @@ class Preemption(Checkpoint):
         if self.signals.received is not None:
             raise Stopped(self.signals.received)
 
-    def _stop_training(self, trainer: pl.Trainer) -> None:
+    def _stop_training(self, trainer: pl.Trainer, logged: bool = True) -> None:
         agree = trainer.strategy.reduce_boolean_decision
         if not agree(self.signals.received is not None, all=False):
             return
+        if not logged:  # Lightning would do it next, and the resumed run begins with the next batch
+            trainer._logger_connector.update_train_step_metrics()
         # The signal may have reached some ranks only, or some not yet; SLURM's warning is one for all of
         # them.
         warned = agree(self.signals.received == signal.SIGUSR1, all=False)

@@ -119,9 +119,11 @@ def test_no_rank_leaves_before_the_job_is_requeued(
     strategy = SimpleNamespace(
         reduce_boolean_decision=lambda own, all: next(answers), barrier=lambda: calls.append("barrier")
     )
+    log = SimpleNamespace(update_train_step_metrics=lambda: None)
     trainer: Any = SimpleNamespace(
-        strategy=strategy, is_global_zero=rank == 0, is_last_batch=False, accumulate_grad_batches=1
-    )
+        strategy=strategy, is_global_zero=rank == 0, is_last_batch=False, accumulate_grad_batches=1,
+        _logger_connector=log,
+    )  # fmt: skip
     monkeypatch.setattr(preemption, "requeue_job", lambda: calls.append("scontrol"))
     signals = StopSignals()
     with nullcontext() if done is None else pytest.raises(Stopped) as caught:
@@ -136,7 +138,10 @@ def test_no_rank_leaves_before_the_job_is_requeued(
 )
 def test_it_stops_between_whole_updates_inside_an_epoch(batch: int, last: bool, stops: bool) -> None:
     strategy = SimpleNamespace(reduce_boolean_decision=lambda own, all: own)
-    trainer: Any = SimpleNamespace(strategy=strategy, is_last_batch=last, accumulate_grad_batches=2)
+    log = SimpleNamespace(update_train_step_metrics=lambda: None)
+    trainer: Any = SimpleNamespace(
+        strategy=strategy, is_last_batch=last, accumulate_grad_batches=2, _logger_connector=log
+    )
     signals = StopSignals()
     signals.received = signal.SIGTERM
     stopping = Preemption(signals, None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,12 +15,12 @@ from flowsmith.policy import generate, load_pair
 from flowsmith.prompts import Prompt, write_prompts
 from flowsmith.scored_flows import to_table, write_scored_flows
 from tests.full.models import LLAMA, MODERNBERT, QWEN, write_model
-from tests.processes import ended, train
+from tests.processes import ended, group, train
 from tests.rewards.world import DOMAIN, scenes, scored_flows
 
-CPU = ("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.enable_progress_bar", "false")
+CPU = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.devices")
 TWO = ("--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1", "--trainer.max_epochs", "1")
-CYCLES = ("--data.cycles", "2", "--data.batch_prompts", "4", "--trainer.max_epochs", "1")
+CYCLES = ("--data.cycles", "2", "--data.batch_prompts", "8", "--trainer.max_epochs", "1")
 
 
 def write_world(folder: Path) -> Path:
@@ -38,12 +39,17 @@ def write_world(folder: Path) -> Path:
     return folder
 
 
-def run(folder: Path, *words: str) -> str:
+def run(folder: Path, *words: str, processes: int = 1) -> str:
     """Run a config; return what it printed."""
-    log = folder / "0.log"
-    log.unlink(missing_ok=True)
-    assert ended(train(folder, *words, *CPU)) == 0, log.read_text()
-    return log.read_text()
+    logs = [folder / f"{rank}.log" for rank in range(processes)]
+    for log in logs:
+        log.unlink(missing_ok=True)
+    environments: list[dict[str, str]] = group(processes) if processes > 1 else [{}]
+    ranks = [train(folder, *words, *CPU, str(processes), environment=each) for each in environments]
+    codes = [ended(rank, 600) for rank in ranks]
+    told = "\n".join(log.read_text() for log in logs)
+    assert codes == [0] * processes, told
+    return told
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -57,16 +63,22 @@ def trained(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", [QWEN, LLAMA])
-def test_reward_vocabulary_and_grpo_run_one_after_the_other(tmp_path: Path, base: str) -> None:
+@pytest.mark.parametrize(("base", "processes"), [(QWEN, 1), (LLAMA, 2)])
+def test_reward_vocabulary_and_grpo_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, processes: int
+) -> None:
     folder = write_world(tmp_path)
-    run(folder, "--config", "full/reward.yaml", *TWO)
-    run(folder, "--config", "full/vocabulary.yaml", "--model.base", base, *TWO)
-    told = run(folder, "--config", "full/grpo.yaml", *CYCLES)
-    assert "GRPOModule begins; 1 process" in told
+    run(folder, "--config", "full/reward.yaml", *TWO, processes=processes)
+    run(folder, "--config", "full/vocabulary.yaml", "--model.base", base, *TWO, processes=processes)
+    told = run(folder, "--config", "full/grpo.yaml", *CYCLES, processes=processes)
+    assert f"GRPOModule begins; {processes} process" in told
     logged = [row for row in rows(folder, "full-grpo") if "reward" in row]
     assert [row["step"] for row in logged] == [0, 1]
     assert all(row["grad_norm"] > 0 and abs(row["reward"]) < 1e3 for row in logged)
+
+    started = yaml.safe_load((folder / "runs/full-grpo/starts/000.yaml").read_text())
+    assert started["trainer"]["precision"] == "bf16-mixed"
+    assert started["model"]["init_args"]["gradient_checkpointing"] is True
 
     # Adapters train in single precision beside a base of half; the vocabulary adapter and all rows stay.
     adapter = trained(folder, "full-grpo")
@@ -85,6 +97,7 @@ def test_reward_vocabulary_and_grpo_run_one_after_the_other(tmp_path: Path, base
     assert not [name for name in moved if "lora_" not in name]
     assert any("lora_B" in name for name in moved)
 
+    monkeypatch.chdir(folder)  # where the hub ids are folders
     pair = load_pair(folder / "runs/full-grpo/export/policy", folder / "runs/full-grpo/export/reference")
     assert (
         type(pair[0].causal).__name__

@@ -16,7 +16,7 @@ from tests.lightning_modules.grpo_world import Recorder, data, module, trainer
 from tests.processes import ended, forked, group
 
 Case = Mapping[str, Any]
-"""Settings of the module; ``accumulate`` of them is none: see `SPLITS`."""
+"""Settings of the module."""
 
 
 class Learned(NamedTuple):
@@ -58,8 +58,8 @@ def _run(
         recorder, samples = Recorder(), _Samples()
         several: dict[str, Any] = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
         engine = trainer(folder, callbacks=[recorder, samples], **several)
-        settings = {"double": True, "samples": 3, "learning_rate": 1e-3, "max_grad_norm": 1e9}
-        engine.fit(module(world, **{**settings, **case}), data(world, 2, batch_prompts=8))
+        common = {"double": True, "samples": 3, "learning_rate": 1e-3, "max_grad_norm": 1e9}
+        engine.fit(module(world, **{**common, **case}), data(world, 2, batch_prompts=8))
         results.append((samples.tokens, recorder.gradients))
     if environment["LOCAL_RANK"] == "0":
         torch.save(results, file)

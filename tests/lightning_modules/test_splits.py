@@ -17,7 +17,7 @@ SETTINGS: list[dict[str, Any]] = [
         {"objective": name} for name in get_args(Preset) if name != "bnpo"
     ),  # whose means are those of its parts
     {"changes": {"advantage": "batch", "beta": 0.1, "entropy_bonus": 0.01}},
-    {"changes": {"beta": 0.1, "kl_in": "reward", "top_entropy": 0.4, "mask_truncated": True}},
+    {"changes": {"beta": 0.1, "kl": "k1", "kl_in": "reward", "top_entropy": 0.4, "mask_truncated": True}},
     {"refills": 2, "replay": 0.5, "reference": "ema", "changes": {"beta": 0.1}},
     {"epochs": 2, "minibatches": 4, "gradient_checkpointing": True},
 ]

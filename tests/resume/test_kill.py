@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,10 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 
 def check_whole(whole: Whole, name: str) -> None:
-    assert differences(outcome(whole.folder, name), whole.outcome) == []
+    found = differences(outcome(whole.folder, name), whole.outcome)
+    # A cycle's line is written after its checkpoint: a kill between the two costs the line, and nothing else.
+    assert [each for each in found if not re.fullmatch(r"\.logged\.\d", each)] == []
+    assert len(found) <= 1
     run = whole.folder / "runs" / name
     assert (run / "finished.json").is_file()
     assert [path.name for path in run.rglob("*.tmp")] == []

@@ -1,5 +1,6 @@
 """SLURM's warning puts the job back into the queue, whatever it finds under way; nothing else does."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ def test_warned_it_is_requeued_once(
     assert asked.read_text() == "requeue 4711\n"
     if mode == "fit":
         assert weight() == pytest.approx(expected_weight(), rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [3, 5, 8])  # in an epoch, at its end, in the next
+def test_every_step_of_a_stopped_run_is_logged_once(start: Start, asked: Path, step: int) -> None:
+    assert start("--config", "line.yaml", stop=f"train {step} SIGUSR1 0") == 138
+    assert start("--config", "line.yaml") == 0
+    rows = [json.loads(line) for line in Path("runs/line/metrics.jsonl").read_text().splitlines()]
+    logged = [(row["start"], row["step"]) for row in rows if "loss" in row]
+    assert logged == [(int(number > step), number) for number in range(12)]
 
 
 @pytest.mark.parametrize(("signal", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
