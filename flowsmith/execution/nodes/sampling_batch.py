@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowsmith.execution.condition_batch import NetworkForm
 from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.denoiser import Denoiser, unguided
+from flowsmith.execution.guided_network import form_of, network_of
 from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes.values import EmptyLatent, Latent, latent_shape, realised
 from flowsmith.execution.noise import StepNoise, starting_noise
@@ -81,16 +81,18 @@ def _denoiser(batch: Sequence[Sampling], shape: tuple[int, ...]) -> Denoiser:
     """Return the guided network for a batch, each condition once for each of a row's images."""
     model = batch[0].model
     each = [one for one in batch for _ in range(shape[0])]
-    form = NetworkForm(model.table, model.latent.factor, model.joint_text, model.device, model.dtype)
+    patches = model.patches
     return Denoiser(
-        model,
-        form,
+        network_of(model),
+        form_of(model),
         model.prediction,
         [one.positive for one in each],
         [one.negative for one in each],
         [one.guidance for one in each],
         (shape[2], shape[3]),
-        model.patches.rescale,
+        patches.rescale,
+        patches.perturbed,
+        network_of(model, blunted=True) if patches.perturbed else None,
     )
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from flowsmith.execution.samplers.ancestral import split_step
+from flowsmith.execution.samplers.euler_ancestral import split_step
 from flowsmith.execution.samplers.registry import Denoise, DrawNoise, register
 
 
