@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes.values import EmptyLatent, Latent, latent_shape, realised
 from flowsmith.execution.noise import StepNoise, starting_noise
 from flowsmith.execution.samplers import Sampler
+from flowsmith.execution.samplers.on_flow import sample_on_flow
+from flowsmith.execution.sigmas import FlowTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,8 @@ def sample(batch: Sequence[Sampling]) -> list[tuple[Tensor, Tensor]]:
     x = model.table.noised(x, noise.to(model.device), sigmas[0])
 
     guess = _LastGuess(_denoiser(batch, shape), sigmas[-2])
-    x = first.sampler(guess, x, sigmas, StepNoise(seeds, shape, model.device))
+    solve = partial(sample_on_flow, first.sampler) if isinstance(model.table, FlowTable) else first.sampler
+    x = solve(guess, x, sigmas, StepNoise(seeds, shape, model.device))
     x = model.table.handed_on(x, sigmas[-1])
     ends = [torch.split(model.latent.out_of_model(end), shape[0]) for end in (x, guess.last)]
     return list(zip(*ends, strict=True))
