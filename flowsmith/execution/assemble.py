@@ -10,14 +10,19 @@ from torch import Tensor, nn
 from flowsmith.execution.errors import ModelFileError
 
 
-def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], source: Path, dtype: torch.dtype) -> None:
+def load_strictly(
+    network: nn.Module, tensors: Mapping[str, Tensor], source: Path, dtype: torch.dtype
+) -> None:
     """Give a network without values, one on the device "meta", its tensors.
 
     Raises:
         ModelFileError: A tensor is missing, left over or of another shape than the configuration says.
     """
     # Copies: a tensor that is read may be a view into its file, which may change.
-    owned = {name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True) for name, tensor in tensors.items()}
+    owned = {
+        name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in tensors.items()
+    }
     try:
         network.load_state_dict(owned, strict=True, assign=True)
     except RuntimeError as error:
@@ -90,4 +95,6 @@ def t5_network(
     words = tensors.get("shared.weight", tensors.get("encoder.embed_tokens.weight"))
     tied = {} if words is None else {"shared.weight": words, "encoder.embed_tokens.weight": words}
     load_strictly(network, {**tensors, **tied}, source, dtype)
+    inner: Any = network
+    inner.encoder.embed_tokens.weight = inner.shared.weight
     return network.requires_grad_(False).eval()

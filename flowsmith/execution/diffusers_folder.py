@@ -75,7 +75,10 @@ def _model(
 
     place = folder / ("transformer" if family in ("sd3", "flux") else "unet")
     table, prediction = _noise(folder / "scheduler" / "scheduler_config.json", family, config)
-    kinds: dict[str, type] = {"sd3": diffusers.SD3Transformer2DModel, "flux": diffusers.FluxTransformer2DModel}
+    kinds: dict[str, type] = {
+        "sd3": diffusers.SD3Transformer2DModel,
+        "flux": diffusers.FluxTransformer2DModel,
+    }
     kind = kinds.get(family, diffusers.UNet2DConditionModel)
     network = diffusers_network(kind, config, read_weights(place), place, dtypes.network)
     return DiffusionModel(

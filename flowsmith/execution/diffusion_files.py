@@ -45,7 +45,9 @@ def tensors_diffusion_model(
     try:
         return _built(family, own, marks, key, path, dtype)
     except KeyError as error:
-        raise ModelFileError(f"{path}: the diffusion model lacks {error.args[0]}; use a whole file") from error
+        raise ModelFileError(
+            f"{path}: the diffusion model lacks {error.args[0]}; use a whole file"
+        ) from error
 
 
 def _built(
@@ -61,24 +63,43 @@ def _built(
     latent = LATENTS[family]
     if family == "flux":
         config = flux_config(tensors, path)
-        network = diffusers_network(diffusers.FluxTransformer2DModel, config, rename_flux(tensors), path, dtype)
+        network = diffusers_network(
+            diffusers.FluxTransformer2DModel, config, rename_flux(tensors), path, dtype
+        )
         table = flow_table(family, distilled=bool(config["guidance_embeds"]))
         channels = config["in_channels"] // 4  # a token is two latents wide and high
     elif family == "sd3":
         config = mmdit_config(tensors)
-        network = diffusers_network(diffusers.SD3Transformer2DModel, config, rename_mmdit(tensors), path, dtype)
+        network = diffusers_network(
+            diffusers.SD3Transformer2DModel, config, rename_mmdit(tensors), path, dtype
+        )
         table, channels = flow_table(family), config["in_channels"]
     else:
         config = unet_config(tensors, path)
-        network = diffusers_network(diffusers.UNet2DConditionModel, config, rename_unet(tensors, config), path, dtype)
+        network = diffusers_network(
+            diffusers.UNet2DConditionModel, config, rename_unet(tensors, config), path, dtype
+        )
         v = predicts_v({**tensors, **marks}, family == "sd2")
         noise = NoiseTable.from_betas()
         if "ztsnr" in marks:
             noise = noise.without_signal_at_the_end()
         return DiffusionModel(
-            key, network, noise, "v_prediction" if v else "epsilon",
-            replace(latent, channels=config["in_channels"]), family=family, dtype=dtype, source=key,
+            key,
+            network,
+            noise,
+            "v_prediction" if v else "epsilon",
+            replace(latent, channels=config["in_channels"]),
+            family=family,
+            dtype=dtype,
+            source=key,
         )
     return DiffusionModel(
-        key, network, table, "flow", replace(latent, channels=channels), family=family, dtype=dtype, source=key
+        key,
+        network,
+        table,
+        "flow",
+        replace(latent, channels=channels),
+        family=family,
+        dtype=dtype,
+        source=key,
     )

@@ -43,7 +43,11 @@ _PREFIXES: tuple[tuple[str, int], ...] = (
     ("transformer.", NETWORK),
     ("diffusion_model.", NETWORK),
     ("base_model.model.", NETWORK),
-    *((f"lora_te{number or ''}_{inner}", number or 1) for number in range(4) for inner in ("text_model_", "")),
+    *(
+        (f"lora_te{number or ''}_{inner}", number or 1)
+        for number in range(4)
+        for inner in ("text_model_", "")
+    ),
     *((f"text_encoder{suffix}.", number) for number, suffix in ((1, ""), (2, "_2"), (3, "_3"))),
 )
 
@@ -129,7 +133,11 @@ def _parse(name: str, path: Path) -> tuple[tuple[int, str], str]:
 
 
 def patched(
-    network: nn.Module, places: Mapping[str, Place], changes: Mapping[str, Change], strength: float, source: Path
+    network: nn.Module,
+    places: Mapping[str, Place],
+    changes: Mapping[str, Change],
+    strength: float,
+    source: Path,
 ) -> nn.Module:
     """Return a copy of a network with weights changed; the others are shared, the original is left alone.
 
@@ -184,7 +192,10 @@ def _misfit(source: Path, told: str, changes: Mapping[str, Change]) -> ModelFile
 
 def _family_of(changes: Mapping[str, Change]) -> str | None:
     """Guess whose LoRA it is, from names and the width of text that cross-attention reads."""
-    if any(name.startswith(("double_blocks_", "single_blocks_", "single_transformer_blocks_")) for name in changes):
+    if any(
+        name.startswith(("double_blocks_", "single_blocks_", "single_transformer_blocks_"))
+        for name in changes
+    ):
         return "Flux.1"
     if any(name.startswith(("joint_blocks_", "transformer_blocks_")) for name in changes):
         return "Stable Diffusion 3 or Flux.1"

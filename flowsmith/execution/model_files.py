@@ -39,7 +39,9 @@ def dequantised(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
     if any(name.endswith(".comfy_quant") for name in tensors):
         raise ModelFileError(f"{path}: is quantised in a way not known here; use a file in fp16, bf16 or fp8")
-    plain = {n: t for n, t in tensors.items() if not n.endswith((".scale_weight", ".scale_input", "scaled_fp8"))}
+    plain = {
+        n: t for n, t in tensors.items() if not n.endswith((".scale_weight", ".scale_input", "scaled_fp8"))
+    }
     for name, scale in tensors.items():
         weight = f"{name.removesuffix('.scale_weight')}.weight"
         if name.endswith(".scale_weight") and weight in plain:

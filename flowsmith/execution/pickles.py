@@ -49,7 +49,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, error) from error
     while isinstance(found, Mapping) and (inner := _nested(found)) is not None:
         found = inner
-    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)} if isinstance(found, Mapping) else {}
+    named = found.items() if isinstance(found, Mapping) else ()
+    tensors = {str(name): value for name, value in named if isinstance(value, Tensor)}
     if not tensors:
         raise ModelFileError(f"{path}: holds no tensors by name; use a file of weights")
     return tensors

@@ -15,6 +15,7 @@ from flowsmith.execution.text_files import checkpoint_text, join_of
 from flowsmith.execution.tokenizers import T5_TOKENIZER
 from flowsmith.execution.vae_files import VAE_PREFIX, tensors_vae
 
+
 def read_single_file(
     path: Path, key: str, dtypes: Dtypes | None = None, tokenizer: str = T5_TOKENIZER
 ) -> Checkpoint:

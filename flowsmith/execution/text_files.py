@@ -22,8 +22,10 @@ TextKind: TypeAlias = Literal["stable_diffusion", "sdxl", "sd3", "flux"]
 TextTensors: TypeAlias = Mapping[str, Mapping[str, Tensor]]
 """Tensors of text networks by `TextEncoder`'s names."""
 
-_NEW = {name: f"text_encoders.{part}.transformer." for name, part in
-        (("l", "clip_l"), ("g", "clip_g"), ("t5xxl", "t5xxl"))}
+_NEW = {
+    name: f"text_encoders.{part}.transformer."
+    for name, part in (("l", "clip_l"), ("g", "clip_g"), ("t5xxl", "t5xxl"))
+}
 _PREFIXES: dict[Family, dict[str, str]] = {
     "sd1": {"l": "cond_stage_model.transformer."},
     "sd2": {"h": "cond_stage_model.model."},
@@ -148,7 +150,9 @@ def read_text_encoder(
         ModelFileError: A file is broken, or they are not the text networks of that kind.
     """
     if kind not in get_args(TextKind):
-        raise ModelFileError(f"type={kind!r}: no text encoder of it can be run; use {', '.join(get_args(TextKind))}")
+        raise ModelFileError(
+            f"type={kind!r}: no text encoder of it can be run; use {', '.join(get_args(TextKind))}"
+        )
     found = _named([(path, read_tensors(path)) for path in paths])
     family = _family(cast(TextKind, kind), found, paths)
     built = towers(family, found, paths[0], tokenizer, dtypes)
@@ -162,14 +166,13 @@ def _named(files: Sequence[tuple[Path, Mapping[str, Tensor]]]) -> dict[str, Mapp
     """
     named: dict[str, Mapping[str, Tensor]] = {}
     for path, tensors in files:
-        if not is_t5(tensors) and not is_clip(tensors):
+        if is_t5(tensors):
+            named["t5xxl"] = tensors
+        elif not is_clip(tensors):
             raise ModelFileError(f"{path}: holds neither a CLIP text encoder nor a T5; use a file of one")
-    clips = sorted((tensors for _, tensors in files if is_clip(tensors)), key=_size)
-    for place, tensors in enumerate(clips):
+    for tensors in sorted((tensors for _, tensors in files if is_clip(tensors)), key=_size):
         depth = clip_depth(tensors)
-        second = place > 0 and "l" in named
-        named["g" if second or depth > _H_DEPTH else "h" if depth > _L_DEPTH else "l"] = tensors
-    named |= {"t5xxl": tensors for _, tensors in files if is_t5(tensors)}
+        named["g" if "l" in named or depth > _H_DEPTH else "h" if depth > _L_DEPTH else "l"] = tensors
     if len(named) < len(files):
         raise ModelFileError(
             f"{', '.join(str(path) for path, _ in files)}: hold the same kind of text encoder twice; use files of "

@@ -20,7 +20,9 @@ def join_sdxl(encodings: Mapping[str, TextEncoding]) -> TextEncoding:
 def join_flux(encodings: Mapping[str, TextEncoding]) -> TextEncoding:
     """Take the states of T5 and the pooled state of CLIP-L."""
     if missing := {"l", "t5xxl"} - encodings.keys():
-        raise ExecutionError(f"Flux has no text for {', '.join(sorted(missing))}; give both CLIP-L and T5 one")
+        raise ExecutionError(
+            f"Flux has no text for {', '.join(sorted(missing))}; give both CLIP-L and T5 one"
+        )
     return TextEncoding(encodings["t5xxl"].states, encodings["l"].pooled)
 
 
@@ -49,7 +51,8 @@ class JoinSd3:
         clips = {name: encodings[name] for name in widths if name in encodings}
         tokens = next((len(encoding.states) for encoding in clips.values()), 77)
         beside = torch.cat(
-            [clips[name].states if name in clips else zeros(tokens, width) for name, width in widths.items()], -1
+            [clips[name].states if name in clips else zeros(tokens, width) for name, width in widths.items()],
+            -1,
         )
         states = [F.pad(beside, (0, self.width - beside.shape[-1]))] if clips or some is None else []
         if "t5xxl" in encodings:

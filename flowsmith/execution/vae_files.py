@@ -96,7 +96,9 @@ def _taesd(tensors: Mapping[str, Tensor], key: str, path: Path, dtype: torch.dty
     channels = tensors["taesd_decoder.1.weight"].shape[1]
     config = {"latent_channels": channels}
     network = diffusers_network(diffusers.AutoencoderTiny, config, rename_taesd(tensors), path, dtype)
-    scale, shift = (float(tensors.get(f"vae_{name}", value)) for name, value in (("scale", 1.0), ("shift", 0.0)))
+    scale, shift = (
+        float(tensors.get(f"vae_{name}", value)) for name, value in (("scale", 1.0), ("shift", 0.0))
+    )
     return Vae(key, network, LatentFormat(channels, 8, scale, shift), scale, shift, dtype=dtype)
 
 

@@ -55,7 +55,11 @@ def detect_family(tensors: Mapping[str, Tensor], source: Path) -> Family:
         family = _unet_family(tensors, source)
     other = next((name for mark, name in _OTHERS if any(key.startswith(mark) for key in tensors)), None)
     if other or family is None:
-        told = f"is a model of the family {other}" if other else "holds no diffusion model in a layout known here"
+        told = (
+            f"is a model of the family {other}"
+            if other
+            else "holds no diffusion model in a layout known here"
+        )
         raise ModelFileError(f"{source}: {told}, which cannot be run; use one of {_SUPPORTED}")
     _check_channels(tensors, family, source)
     return family

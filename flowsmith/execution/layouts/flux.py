@@ -26,7 +26,9 @@ def flux_config(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
     head = tensors["double_blocks.0.img_attn.norm.key_norm.scale"].shape[0]
     axes = [head * part // 16 for part in _ROPE]
     if sum(axes) != head or any(axis % 2 for axis in axes):
-        raise ModelFileError(f"{source}: has heads {head} wide; use a Flux whose heads are a multiple of 32 wide")
+        raise ModelFileError(
+            f"{source}: has heads {head} wide; use a Flux whose heads are a multiple of 32 wide"
+        )
     return {
         "in_channels": channels,
         "out_channels": tensors["final_layer.linear.weight"].shape[0],

@@ -44,9 +44,7 @@ def t5_tower(
     Raises:
         ModelFileError: They are not those of a whole network, or there is no tokenizer.
     """
-    kept = {
-        name: tensor for name, tensor in tensors.items() if name.startswith(("shared.", "encoder."))
-    }
+    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(("shared.", "encoder."))}
     try:
         config = _config(kept)
     except KeyError as error:

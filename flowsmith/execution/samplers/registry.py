@@ -23,11 +23,13 @@ class Sampler:
     """A solver with what it asks of its sigmas.
 
     Attributes:
+        key: Names the solver with its options: equal keys, equal results.
         solve: The solver; calling the sampler calls it.
         discards_penultimate: It walks a schedule of one step more without the last sigma above 0
             (`sampling_sigmas` makes both).
     """
 
+    key: str
     solve: Solve
     discards_penultimate: bool = False
 
@@ -43,7 +45,7 @@ def register(name: str, discards_penultimate: bool = False) -> Callable[[Solve],
     """Make a solver known under the name that flows use."""
 
     def add(solve: Solve) -> Solve:
-        SAMPLERS[name] = Sampler(solve, discards_penultimate)
+        SAMPLERS[name] = Sampler(name, solve, discards_penultimate)
         return solve
 
     return add
