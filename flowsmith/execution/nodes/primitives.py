@@ -59,3 +59,16 @@ class PreviewAny:
     def run(self, library: ModelLibrary) -> Outputs:
         """Hand it on."""
         return (str(self.source),)
+
+
+@node("StringConcatenate")
+class StringConcatenate:
+    """Two texts with something between."""
+
+    string_a: str
+    string_b: str
+    delimiter: str = ""
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Join them."""
+        return (f"{self.string_a}{self.delimiter}{self.string_b}",)
