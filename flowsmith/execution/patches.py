@@ -33,10 +33,5 @@ class Patches:
     perturbed: float = 0.0
     freeu: FreeU | None = None
 
-    @property
-    def inside(self) -> bool:
-        """Whether something is changed inside the network, which must be a UNet then."""
-        return bool(self.perturbed) or self.freeu is not None
-
 
 NO_PATCHES = Patches()

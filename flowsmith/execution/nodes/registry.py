@@ -29,6 +29,9 @@ Run: TypeAlias = Callable[[Sequence[Row], ModelLibrary], list[Outputs]]
 Turn: TypeAlias = Literal[0, 1, 2, 3]
 """What runs first when several can: 0 cheap, 1 a network many times over, 2 and 3 reading files."""
 
+Output: TypeAlias = Literal["", "shown", "kept"]
+"""Whether a node makes an image of the flow: none, one to look at, or one to keep."""
+
 Class = TypeVar("Class")
 
 
@@ -45,7 +48,7 @@ class NodeType:
         run: Evaluates rows; they are independent, so a failing group is tried again row by row.
         group: What rows must share to be run together.
         order: Its turn.
-        output: Its last value is an image of the flow, uint8 [3, h, w].
+        output: Whether its last value is an image of the flow, uint8 [3, h, w]; see `Output`.
         inputs: What it takes.
     """
 
@@ -53,7 +56,7 @@ class NodeType:
     run: Run
     group: Callable[[Row], Hashable] = _all_alike
     order: Turn = 0
-    output: bool = False
+    output: Output = ""
     inputs: tuple[Input, ...] = ()
 
     @property
@@ -66,7 +69,7 @@ NODES: dict[str, NodeType] = {}
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
-def node(*names: str, turn: Turn = 0, output: bool = False) -> Callable[[type[Class]], type[Class]]:
+def node(*names: str, turn: Turn = 0, output: Output = "") -> Callable[[type[Class]], type[Class]]:
     """Make a class known as the execution of node classes; see this file's head, and `NodeType` for the options."""
 
     def add(cls: type[Class]) -> type[Class]:
@@ -78,7 +81,7 @@ def node(*names: str, turn: Turn = 0, output: bool = False) -> Callable[[type[Cl
     return add
 
 
-def _node_type(name: str, cls: Any, turn: Turn, output: bool) -> NodeType:
+def _node_type(name: str, cls: Any, turn: Turn, output: Output) -> NodeType:
     inputs = inputs_of(cls)
 
     def run(rows: Sequence[Row], library: ModelLibrary) -> list[Outputs]:

@@ -2,17 +2,20 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from flowsmith.execution.condition_batch import NetworkForm
 from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.denoiser import Denoiser, unguided
+from flowsmith.execution.guided_network import form_of, network_of
 from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes.values import EmptyLatent, Latent, latent_shape, realised
 from flowsmith.execution.noise import StepNoise, starting_noise
 from flowsmith.execution.samplers import Sampler
+from flowsmith.execution.samplers.on_flow import sample_on_flow
+from flowsmith.execution.sigmas import FlowTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,8 @@ def sample(batch: Sequence[Sampling]) -> list[tuple[Tensor, Tensor]]:
     x = model.table.noised(x, noise.to(model.device), sigmas[0])
 
     guess = _LastGuess(_denoiser(batch, shape), sigmas[-2])
-    x = first.sampler(guess, x, sigmas, StepNoise(seeds, shape, model.device))
+    solve = partial(sample_on_flow, first.sampler) if isinstance(model.table, FlowTable) else first.sampler
+    x = solve(guess, x, sigmas, StepNoise(seeds, shape, model.device))
     x = model.table.handed_on(x, sigmas[-1])
     ends = [torch.split(model.latent.out_of_model(end), shape[0]) for end in (x, guess.last)]
     return list(zip(*ends, strict=True))
@@ -81,16 +85,18 @@ def _denoiser(batch: Sequence[Sampling], shape: tuple[int, ...]) -> Denoiser:
     """Return the guided network for a batch, each condition once for each of a row's images."""
     model = batch[0].model
     each = [one for one in batch for _ in range(shape[0])]
-    form = NetworkForm(model.table, model.latent.factor, model.joint_text, model.device, model.dtype)
+    patches = model.patches
     return Denoiser(
-        model,
-        form,
+        network_of(model),
+        form_of(model),
         model.prediction,
         [one.positive for one in each],
         [one.negative for one in each],
         [one.guidance for one in each],
         (shape[2], shape[3]),
-        model.patches.rescale,
+        patches.rescale,
+        patches.perturbed,
+        network_of(model, blunted=True) if patches.perturbed else None,
     )
 
 

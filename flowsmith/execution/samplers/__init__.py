@@ -4,7 +4,24 @@ A sampler is a function of a denoiser, a start, sigmas and a source of fresh noi
 with ``@register("name")`` and import it here.
 """
 
-from flowsmith.execution.samplers import ancestral, ddim, dpm_2, dpmpp_2m, dpmpp_2m_sde, euler, heun, uni_pc
+from flowsmith.execution.samplers import (
+    ddim,
+    deis,
+    dpm_2,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2s_ancestral,
+    dpmpp_3m_sde,
+    dpmpp_sde,
+    euler,
+    euler_ancestral,
+    heun,
+    ipndm,
+    lcm,
+    lms,
+    res_multistep,
+    uni_pc,
+)
 from flowsmith.execution.samplers.registry import SAMPLERS, Denoise, DrawNoise, Sampler, find_sampler
 
 __all__ = [
@@ -12,13 +29,21 @@ __all__ = [
     "Denoise",
     "DrawNoise",
     "Sampler",
-    "ancestral",
     "ddim",
+    "deis",
     "dpm_2",
     "dpmpp_2m",
     "dpmpp_2m_sde",
+    "dpmpp_2s_ancestral",
+    "dpmpp_3m_sde",
+    "dpmpp_sde",
     "euler",
+    "euler_ancestral",
     "find_sampler",
     "heun",
+    "ipndm",
+    "lcm",
+    "lms",
+    "res_multistep",
     "uni_pc",
 ]
