@@ -20,7 +20,7 @@ from flowsmith.execution.schedules import sampling_sigmas
 from flowsmith.execution.sigmas import Table
 from flowsmith.flows import Flow, Schema
 from tests.execution.gaussian import SPREAD, gaussian_guess
-from tests.execution.running import relative
+from tests.execution.running import relative, whole
 from tests.tiny_world import tiny_graph
 
 
@@ -31,15 +31,15 @@ def library(models: Path) -> ModelLibrary:
 
 def row(library: ModelLibrary, latent: Tensor | EmptyLatent, **changes: Any) -> dict[str, Any]:
     """Return inputs for either sampling node: 6 steps at guidance 3 from seed 7."""
-    checkpoint = library.checkpoint("tiny_a")
+    model, encoder, _ = whole(library.checkpoint("tiny_a"))
     with torch.inference_mode():
-        positive, negative = map(Conditioning.of, checkpoint.text.encode(["red", ""]))
+        positive, negative = map(Conditioning.of, encoder.encode(["red", ""]))
     texts = {"positive": positive, "negative": negative}
     how = {"steps": 6, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     part = {"add_noise": "enable", "start_at_step": 0, "end_at_step": 10000}
     part |= {"return_with_leftover_noise": "disable"}
     seeds = {"seed": 7, "noise_seed": 7}
-    return {"model": checkpoint.model, "latent_image": latent, **texts, **how, **part, **seeds, **changes}
+    return {"model": model, "latent_image": latent, **texts, **how, **part, **seeds, **changes}
 
 
 def sample(library: ModelLibrary, *rows: dict[str, Any], name: str = "KSamplerAdvanced") -> list[Tensor]:
@@ -67,7 +67,7 @@ class Perfect(nn.Module):
 
 def perfect(library: ModelLibrary) -> DiffusionModel:
     model = library.checkpoint("tiny_a").model
-    return replace(model, key="perfect", unet=Perfect(model.table))
+    return replace(model, key="perfect", network=Perfect(model.table))
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ddim"])

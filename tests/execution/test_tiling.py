@@ -77,7 +77,7 @@ def test_three_tilings_are_averaged(small: Vae, monkeypatch: pytest.MonkeyPatch)
 
     def note(latents: Tensor, **_: object) -> tuple[Tensor]:
         sides.append(tuple(latents.shape[-2:]))
-        value = {(8, 8): 0.0, (4, 8): 0.3, (8, 4): 0.6}.get(sides[-1], 0.9)
+        value = {(8, 8): 0.0, (4, 8): 0.3, (8, 4): 0.6}.get((latents.shape[-2], latents.shape[-1]), 0.9)
         return (torch.full((1, 3, 2 * latents.shape[-2], 2 * latents.shape[-1]), value),)
 
     monkeypatch.setattr(small.model, "decode", note)
