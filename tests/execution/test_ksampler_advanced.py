@@ -1,26 +1,24 @@
 """Parts of a way: what they start from, where they stop, and that they make the whole again."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowsmith.execution import Executor, ModelLibrary, RenderTask
 from flowsmith.execution.conditioning import Conditioning
-from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes import find_node
 from flowsmith.execution.nodes.sampling import part_of
 from flowsmith.execution.nodes.values import EmptyLatent
 from flowsmith.execution.samplers import SAMPLERS
 from flowsmith.execution.schedules import sampling_sigmas
-from flowsmith.execution.sigmas import Table
 from flowsmith.flows import Flow, Schema
-from tests.execution.gaussian import SPREAD, gaussian_guess
-from tests.execution.running import relative, whole
+from tests.execution.gaussian import SPREAD
+from tests.execution.perfect import perfect
+from tests.execution.running import relative
 from tests.tiny_world import tiny_graph
 
 
@@ -31,15 +29,16 @@ def library(models: Path) -> ModelLibrary:
 
 def row(library: ModelLibrary, latent: Tensor | EmptyLatent, **changes: Any) -> dict[str, Any]:
     """Return inputs for either sampling node: 6 steps at guidance 3 from seed 7."""
-    model, encoder, _ = whole(library.checkpoint("tiny_a"))
+    checkpoint = library.checkpoint("tiny_a")
+    assert checkpoint.text is not None
     with torch.inference_mode():
-        positive, negative = map(Conditioning.of, encoder.encode(["red", ""]))
+        positive, negative = map(Conditioning.of, checkpoint.text.encode(["red", ""]))
     texts = {"positive": positive, "negative": negative}
     how = {"steps": 6, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     part = {"add_noise": "enable", "start_at_step": 0, "end_at_step": 10000}
     part |= {"return_with_leftover_noise": "disable"}
     seeds = {"seed": 7, "noise_seed": 7}
-    return {"model": model, "latent_image": latent, **texts, **how, **part, **seeds, **changes}
+    return {"model": checkpoint.model, "latent_image": latent, **texts, **how, **part, **seeds, **changes}
 
 
 def sample(library: ModelLibrary, *rows: dict[str, Any], name: str = "KSamplerAdvanced") -> list[Tensor]:
@@ -48,26 +47,6 @@ def sample(library: ModelLibrary, *rows: dict[str, Any], name: str = "KSamplerAd
 
 
 EMPTY = EmptyLatent(48, 64)
-
-
-class Perfect(nn.Module):
-    """The network that knows the noise in Gaussian pixels; a random one takes none away."""
-
-    def __init__(self, table: Table) -> None:
-        super().__init__()
-        self.table = table
-
-    def forward(
-        self, latents: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
-    ) -> tuple[Tensor]:
-        sigma = float(self.table.sigmas[int(timestep)])
-        x = latents * math.sqrt(1 + sigma**2)
-        return ((x - gaussian_guess(x, sigma)) / sigma,)
-
-
-def perfect(library: ModelLibrary) -> DiffusionModel:
-    model = library.checkpoint("tiny_a").model
-    return replace(model, key="perfect", network=Perfect(model.table))
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ddim"])

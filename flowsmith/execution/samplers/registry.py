@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -16,6 +16,9 @@ DrawNoise: TypeAlias = Callable[[], Tensor]
 
 Solve: TypeAlias = Callable[[Denoise, Tensor, Sequence[float], DrawNoise], Tensor]
 """(denoise, start at sigmas[0], sigmas descending, fresh noise) -> latents at sigmas[-1]."""
+
+
+Own = TypeVar("Own", bound=Solve)
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,10 @@ class Sampler:
 SAMPLERS: dict[str, Sampler] = {}
 
 
-def register(
-    *names: str, noisy: bool = False, discards_penultimate: bool = False
-) -> Callable[[Solve], Solve]:
+def register(*names: str, noisy: bool = False, discards_penultimate: bool = False) -> Callable[[Own], Own]:
     """Make a solver known under the names that flows use; see `Sampler` for the options."""
 
-    def add(solve: Solve) -> Solve:
+    def add(solve: Own) -> Own:
         for name in names:
             SAMPLERS[name] = Sampler(name, solve, noisy, discards_penultimate)
         return solve
