@@ -15,6 +15,7 @@ from flowsmith.execution.conditioning import NetworkConditions
 from flowsmith.execution.layouts.taesd import rename_taesd
 from flowsmith.execution.models import Checkpoint
 from flowsmith.execution.tokenizers import clip_tokenizer
+from tests.execution.running import whole
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +40,16 @@ def test_shapes_are_read_off_the_tensors(layout: ModuleType, tmp_path: Path, lev
     spec |= layout.kl_vae(ch=32, mult=levels, nres=1)
     (tmp_path / "checkpoints").mkdir()
     save_file(layout.fill(spec), tmp_path / "checkpoints" / "small.safetensors")
-    checkpoint = ModelLibrary(tmp_path).checkpoint("small.safetensors")  # strict: each tensor found its place
-    assert checkpoint.model.latent.factor == 2 ** (len(levels) - 1)
-    text = checkpoint.text.encode(["a cat"])[0].states
+    # Strict: each tensor found its place.
+    model, encoder, vae = whole(ModelLibrary(tmp_path).checkpoint("small.safetensors"))
+    assert model.latent.factor == 2 ** (len(levels) - 1)
+    text = encoder.encode(["a cat"])[0].states
     assert text.shape == (77, 64)
     with torch.inference_mode():
-        noise = checkpoint.model(torch.randn(1, 4, 8, 8), torch.tensor(5), told(text[None]))
-        image = checkpoint.vae.decode(torch.randn(1, 4, 4, 4))
+        noise = model(torch.randn(1, 4, 8, 8), torch.tensor(5), told(text[None]))
+        image = vae.decode(torch.randn(1, 4, 4, 4))
     assert noise.isfinite().all()
-    assert image.shape[-1] == 4 * checkpoint.model.latent.factor
+    assert image.shape[-1] == 4 * model.latent.factor
 
 
 def test_original_vae_layout_decodes_like_diffusers(layout: ModuleType, tmp_path: Path) -> None:
@@ -57,8 +59,8 @@ def test_original_vae_layout_decodes_like_diffusers(layout: ModuleType, tmp_path
     tensors = layout.fill(spec)
     (tmp_path / "checkpoints").mkdir()
     save_file(tensors, tmp_path / "checkpoints" / "small.safetensors")
-    checkpoint = ModelLibrary(tmp_path).checkpoint("small.safetensors")
-    vae, unet = checkpoint.vae.model.state_dict(), checkpoint.model.network.state_dict()
+    model, _, autoencoder = whole(ModelLibrary(tmp_path).checkpoint("small.safetensors"))
+    vae, unet = autoencoder.model.state_dict(), model.network.state_dict()
     first = "first_stage_model."
     for place, name in (
         (

@@ -36,7 +36,7 @@ def loaded(made: dict[str, Small], tmp_path_factory: pytest.TempPathFactory) -> 
         family: {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": f"{family}.safetensors"}}
         for family in FAMILIES
     }
-    return evaluate(library, nodes, FAMILIES)  # type: ignore[return-value]
+    return evaluate(library, nodes, FAMILIES)
 
 
 def told(text: int, pooled: int, seed: int = 0) -> NetworkConditions:

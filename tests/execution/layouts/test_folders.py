@@ -131,11 +131,11 @@ def test_flux(tmp_path: Path) -> None:
     close(encoded(checkpoint).pooled, transformers_clip(clip_l, WORDS)["pooled"])
     assert checkpoint.model.table.sigma(500) == pytest.approx(0.7595, abs=1e-4)  # e^1.15, as ComfyUI has it
     assert same(checkpoint.model.network, network)
-    (folder / "tokenizer_2" / "tokenizer.json").unlink()
-    with pytest.raises(
-        ModelFileError, match=r"T5's tokenizer is not at .*tokenizer_2 .*hf download google-t5/t5-base"
-    ):
-        load(tmp_path)
+    other = folder.rename(tmp_path / "checkpoints" / "other")
+    (other / "tokenizer_2" / "tokenizer.json").unlink()
+    says = r"T5's tokenizer is not at .*tokenizer_2 .*hf download google-t5/t5-base"
+    with pytest.raises(ModelFileError, match=says):
+        ModelLibrary(tmp_path).checkpoint("other")
 
 
 def test_other_transformers_are_named(tmp_path: Path) -> None:
