@@ -1,23 +1,23 @@
 """Parts of a way: what they start from, where they stop, and that they make the whole again."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowsmith.execution import Executor, ModelLibrary, RenderTask
-from flowsmith.execution.models import DiffusionModel
+from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.nodes import find_node
-from flowsmith.execution.nodes.ksampler_advanced import part_of
+from flowsmith.execution.nodes.sampling import part_of
 from flowsmith.execution.nodes.values import EmptyLatent
 from flowsmith.execution.samplers import SAMPLERS
-from flowsmith.execution.sigmas import NoiseTable, sampling_sigmas
+from flowsmith.execution.schedules import sampling_sigmas
 from flowsmith.flows import Flow, Schema
-from tests.execution.gaussian import SPREAD, gaussian_guess
+from tests.execution.gaussian import SPREAD
+from tests.execution.perfect import perfect
 from tests.execution.running import relative
 from tests.tiny_world import tiny_graph
 
@@ -30,8 +30,9 @@ def library(models: Path) -> ModelLibrary:
 def row(library: ModelLibrary, latent: Tensor | EmptyLatent, **changes: Any) -> dict[str, Any]:
     """Return inputs for either sampling node: 6 steps at guidance 3 from seed 7."""
     checkpoint = library.checkpoint("tiny_a")
+    assert checkpoint.text is not None
     with torch.inference_mode():
-        positive, negative = checkpoint.text.encode(["red", ""])
+        positive, negative = map(Conditioning.of, checkpoint.text.encode(["red", ""]))
     texts = {"positive": positive, "negative": negative}
     how = {"steps": 6, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     part = {"add_noise": "enable", "start_at_step": 0, "end_at_step": 10000}
@@ -46,26 +47,6 @@ def sample(library: ModelLibrary, *rows: dict[str, Any], name: str = "KSamplerAd
 
 
 EMPTY = EmptyLatent(48, 64)
-
-
-class Perfect(nn.Module):
-    """The network that knows the noise in Gaussian pixels; a random one takes none away."""
-
-    def __init__(self, table: NoiseTable) -> None:
-        super().__init__()
-        self.table = table
-
-    def forward(
-        self, latents: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
-    ) -> tuple[Tensor]:
-        sigma = float(self.table.sigmas[int(timestep)])
-        x = latents * math.sqrt(1 + sigma**2)
-        return ((x - gaussian_guess(x, sigma)) / sigma,)
-
-
-def perfect(library: ModelLibrary) -> DiffusionModel:
-    model = library.checkpoint("tiny_a").model
-    return replace(model, key="perfect", unet=Perfect(model.table))
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ddim"])
@@ -118,15 +99,14 @@ def test_a_later_start_adds_the_noise_of_its_step(library: ModelLibrary) -> None
 
 
 def test_parts_by_hand() -> None:
-    sigmas = [14.0, 6.0, 3.0, 1.0, 0.0]
+    sigmas = (14.0, 6.0, 3.0, 1.0, 0.0)
     assert part_of(sigmas, 0, 10000, False) == sigmas
     assert part_of(sigmas, 0, 4, True) == sigmas
-    assert part_of(sigmas, 0, 2, True) == [14.0, 6.0, 3.0]
-    assert part_of(sigmas, 1, 3, True) == [6.0, 3.0, 1.0]
-    assert part_of(sigmas, 1, 3, False) == [6.0, 3.0, 0.0]
+    assert part_of(sigmas, 0, 2, True) == (14.0, 6.0, 3.0)
+    assert part_of(sigmas, 1, 3, True) == (6.0, 3.0, 1.0)
+    assert part_of(sigmas, 1, 3, False) == (6.0, 3.0, 0.0)
     for start, end in ((4, 10000), (2, 2), (3, 1), (0, 0), (7, 9)):
-        assert part_of(sigmas, start, end, True) == part_of(sigmas, start, end, False) == []
-    assert sigmas == [14.0, 6.0, 3.0, 1.0, 0.0]
+        assert part_of(sigmas, start, end, True) == part_of(sigmas, start, end, False) == ()
 
 
 def test_no_step_leaves_the_latents_as_they_are(library: ModelLibrary) -> None:
@@ -146,7 +126,7 @@ def test_rows_of_one_part_share_a_batch_and_others_do_not(library: ModelLibrary)
     unlike: list[dict[str, Any]] = [
         {"start_at_step": 1}, {"end_at_step": 4}, {"add_noise": "disable"}, {"steps": 7}, {"cfg": 1.0},
         {"return_with_leftover_noise": "enable"}, {"scheduler": "karras"}, {"sampler_name": "heun"},
-        {"model": library.checkpoint("tiny_a").model.rescaled(0.5)}, {"latent_image": EmptyLatent(48, 48)},
+        {"model": library.checkpoint("tiny_a").model.patched(rescale=0.5)}, {"latent_image": EmptyLatent(48, 48)},
     ]  # fmt: skip
     groups = {node.group({**rows[0], **change}) for change in unlike}
     assert len(groups | {node.group(rows[0])}) == 1 + len(unlike)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from flowsmith.execution import ExecutionError, Executor, ModelLibrary, RenderTask
-from flowsmith.execution.denoiser import Denoiser, Prediction
+from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.nodes import find_node
-from flowsmith.execution.sigmas import NoiseTable
+from flowsmith.execution.prediction import Prediction
+from flowsmith.execution.text import TextEncoder
 from flowsmith.flows import Flow, Schema
-from tests.execution.running import run
+from tests.execution.denoising import denoiser
+from tests.execution.running import run, whole
 from tests.tiny_world import tiny_graph
-
-TABLE = NoiseTable.from_betas()
 
 
 def outputs_of_texts(scaled: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
@@ -45,23 +45,23 @@ def test_rescaling_is_the_papers_in_terms_of_v(prediction: Prediction) -> None:
     rescaled = mixed * (vs[0].std() / mixed.std())
     final = 0.7 * rescaled + 0.3 * mixed
     expected = signal * z - noise * final
-    how = ([positive], [negative], [6.0])
-    got = Denoiser(outputs_of_texts, TABLE, prediction, *how, rescale=0.7)(x, sigma)
+    how = ([positive], [negative], [6.0], (3, 3))
+    got = denoiser(outputs_of_texts, prediction, *how, rescale=0.7)(x, sigma)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    plain = Denoiser(outputs_of_texts, TABLE, prediction, *how)(x, sigma)
+    plain = denoiser(outputs_of_texts, prediction, *how)(x, sigma)
     assert float((got - plain).norm() / plain.norm()) > 0.1  # so it is no comparison of like and like
 
 
 def test_rows_are_rescaled_each_by_itself_and_unguided_ones_not_at_all() -> None:
     some = texts(4)
     x = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(6))
-    together = Denoiser(outputs_of_texts, TABLE, "epsilon", some[:2], some[2:], [3.0, 1.0], rescale=0.5)
+    together = denoiser(outputs_of_texts, "epsilon", some[:2], some[2:], [3.0, 1.0], (3, 3), rescale=0.5)
     guess = together(x, 1.5)
     for row, guidance in enumerate((3.0, 1.0)):
-        how = ([some[row]], [some[2 + row]], [guidance])
-        alone = Denoiser(outputs_of_texts, TABLE, "epsilon", *how, rescale=0.5)
+        how = ([some[row]], [some[2 + row]], [guidance], (3, 3))
+        alone = denoiser(outputs_of_texts, "epsilon", *how, rescale=0.5)
         torch.testing.assert_close(guess[row : row + 1], alone(x[row : row + 1], 1.5))
-    plain = Denoiser(outputs_of_texts, TABLE, "epsilon", [some[1]], [some[3]], [1.0])
+    plain = denoiser(outputs_of_texts, "epsilon", [some[1]], [some[3]], [1.0], (3, 3))
     torch.testing.assert_close(guess[1:], plain(x[1:], 1.5))
 
 
@@ -70,58 +70,66 @@ def test_the_patch_shares_weights_and_changes_the_key(models: Path) -> None:
     model = library.checkpoint("tiny_a").model
     assert run(library, "RescaleCFG", model=model, multiplier=0.0) is model
     half = run(library, "RescaleCFG", model=model, multiplier=0.5)
-    assert half.unet is model.unet
+    assert half.network is model.network
     other = run(library, "RescaleCFG", model=model, multiplier=0.7)
     last = run(library, "RescaleCFG", model=half, multiplier=0.7)
-    assert (other.rescale, last.rescale) == (0.7, 0.7)
+    assert (other.patches.rescale, last.patches.rescale) == (0.7, 0.7)
     undone = run(library, "RescaleCFG", model=half, multiplier=0.0)
-    assert undone.rescale == 0.0
+    assert undone.patches.rescale == 0.0
     assert len({one.key for one in (model, half, other)}) == 3
     lora, _ = library.with_lora(half, library.checkpoint("tiny_a").text, "tiny.safetensors", 1.0, 1.0)
     plain, _ = library.with_lora(model, library.checkpoint("tiny_a").text, "tiny.safetensors", 1.0, 1.0)
-    assert lora.rescale == 0.5
+    assert lora.patches.rescale == 0.5
     assert lora.key != plain.key
+
+
+def encoded(library: ModelLibrary, clip: TextEncoder, text: str) -> Tensor:
+    conditioning: Conditioning = run(library, "CLIPTextEncode", clip=clip, text=text)
+    return conditioning.parts[0].states
 
 
 def test_an_earlier_layer_is_what_a_shorter_encoder_ends_in(models: Path) -> None:
     library = ModelLibrary(models)
-    clip = library.checkpoint("tiny_a").text
-    short = copy.deepcopy(clip.model)
+    _, clip, _ = whole(library.checkpoint("tiny_a"))
+    short = copy.deepcopy(clip.towers["l"].model)
     encoder: Any = getattr(short, "text_model", short)
     del encoder.encoder.layers[-1]
     skipped = run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-2)
     for text in ("a red star", "", "red star " * 30):
-        rows = torch.tensor([chunk.ids for chunk in clip.chunks(text)])
+        rows = torch.tensor([chunk.ids for chunk in clip.towers["l"].chunks(text)])
         with torch.inference_mode():
             expected = short(rows).last_hidden_state.flatten(0, 1)
-        got = run(library, "CLIPTextEncode", clip=skipped, text=text)
+        got = encoded(library, skipped, text)
         torch.testing.assert_close(got, expected)
-        assert not torch.allclose(got, run(library, "CLIPTextEncode", clip=clip, text=text), atol=1e-2)
+        assert not torch.allclose(got, encoded(library, clip, text), atol=1e-2)
 
 
 def test_weights_move_away_from_the_empty_text_of_the_same_layer(models: Path) -> None:
     library = ModelLibrary(models)
-    skipped = library.checkpoint("tiny_a").text.stopped_at(-2)
-    weighted, plain, empty = (
-        run(library, "CLIPTextEncode", clip=skipped, text=text) for text in ("(re:1.5)", "re", "")
-    )
+    skipped = whole(library.checkpoint("tiny_a"))[1].stopped_at(-2)
+    weighted, plain, empty = (encoded(library, skipped, text) for text in ("(re:1.5)", "re", ""))
     torch.testing.assert_close(weighted[1], empty[1] + 1.5 * (plain[1] - empty[1]))
 
 
 def test_the_encoder_shares_weights_and_changes_its_key(models: Path) -> None:
     library = ModelLibrary(models)
-    clip = library.checkpoint("tiny_a").text
+    _, clip, _ = whole(library.checkpoint("tiny_a"))
     assert run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-1) is clip
     skipped = run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-2)
-    assert skipped.model is clip.model
+    assert skipped.towers["l"].model is clip.towers["l"].model
     group = find_node("CLIPTextEncode").group
     assert group({"clip": skipped, "text": "x"}) != group({"clip": clip, "text": "x"})
     back = run(library, "CLIPSetLastLayer", clip=skipped, stop_at_clip_layer=-1)
-    assert back.layer == -1
+    assert back.towers["l"].layer is None
     _, patched = library.with_lora(library.checkpoint("tiny_a").model, skipped, "tiny.safetensors", 1, 1)
-    assert patched.layer == -2
-    for layer in (-3, -24, 0, 1):
-        with pytest.raises(ExecutionError, match=f"={layer}: this text encoder has 2 layers; use -2 to -1"):
+    assert patched is not None
+    assert patched.towers["l"].layer == -2
+    for layer in (-3, -24):  # more than there are: all of them, as in ComfyUI
+        assert run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=layer) is clip
+    for layer in (0, 1):
+        with pytest.raises(
+            ExecutionError, match=f"={layer}: layers are counted from the last, -1; use -1 or less"
+        ):
             run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=layer)
 
 
