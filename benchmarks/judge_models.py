@@ -40,8 +40,14 @@ def write_judges(folder: Path, size: int = 224) -> None:
     write_detector(folder / DETECTOR)
 
 
-def lively(weights: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Return random tensors of the same names, shapes and types; a temperature stays."""
+def lively(weights: dict[str, Tensor], seed: int, gain: float = 1.5) -> dict[str, Tensor]:
+    """Return random tensors of the same names, shapes and types; a temperature stays.
+
+    Args:
+        weights: Whose names, shapes and types.
+        seed: Of the numbers.
+        gain: By how much a matrix stretches what goes through it.
+    """
     noise = torch.Generator().manual_seed(seed)
     made = {}
     for name, weight in weights.items():
@@ -51,7 +57,7 @@ def lively(weights: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         values = torch.randn(weight.shape, generator=noise)
         if weight.ndim > 1:
             fan = weight[0].numel() if "embed" not in name else weight.shape[-1]
-            made[name] = 1.5 * values * fan**-0.5
+            made[name] = gain * values * fan**-0.5
         else:  # norms and biases
             made[name] = (1.0 if name.endswith("weight") else 0.0) + 0.1 * values
     return made
@@ -114,7 +120,7 @@ def write_image_reward(folder: Path, seed: int = 5, size: int = 224) -> None:
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     # Two more ids than words, as BLIP has: its decoder's and encoder's starts.
     shapes = _blip_shapes(words=len(words) + 2, image=128, text=64, layers=2, patch=16, size=size)
-    weights = lively({name: torch.zeros(shape) for name, shape in shapes.items()}, seed)
+    weights = lively({name: torch.zeros(shape) for name, shape in shapes.items()}, seed, gain=1.0)
     weights["blip.text_encoder.embeddings.position_ids"] = torch.arange(64)[None]
     torch.save(weights, folder / IMAGE_REWARD)
 

@@ -94,7 +94,7 @@ def clip_image(
 def clip_text(weights: Weights, tokens: Tensor, heads: int, activation: Activation) -> Tensor:
     """Return the embedding of token ids, of any length; the highest id ends the text."""
     x = (
-        _double(weights, "token_embedding.weight")[tokens]
+        weights["token_embedding.weight"][tokens].double()
         + _double(weights, "positional_embedding")[: len(tokens)]
     )
     ahead = torch.full((len(tokens), len(tokens)), -torch.inf, dtype=torch.float64).triu(1)
@@ -197,7 +197,7 @@ def _blip_image(weights: Weights, image: Tensor) -> Tensor:
 def _bert(weights: Weights, tokens: Tensor, seen: Tensor) -> Tensor:
     """Return the first token's state after reading the words with an eye on the image."""
     stem = "blip.text_encoder"
-    x = _double(weights, f"{stem}.embeddings.word_embeddings.weight")[tokens]
+    x = weights[f"{stem}.embeddings.word_embeddings.weight"][tokens].double()
     x = x + _double(weights, f"{stem}.embeddings.position_embeddings.weight")[: len(tokens)]
     x = _norm(x, weights, f"{stem}.embeddings.LayerNorm", 1e-12)
     for i in range(_depth(weights, f"{stem}.encoder.layer.")):
@@ -313,3 +313,10 @@ def _interpolation(old: int, new: int) -> Tensor:
         matrix[i, low] += 1 - (at - low)
         matrix[i, high] += at - low
     return matrix
+
+
+def detector_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a uint8 image as Mask2Former sees it: resized without smoothing, normalised by ImageNet's statistics."""
+    values = _bilinear(image.double(), size).permute(1, 2, 0) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).double(), torch.tensor([0.229, 0.224, 0.225]).double()
+    return ((values - mean) / std).permute(2, 0, 1)

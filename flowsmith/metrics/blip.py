@@ -6,6 +6,7 @@ transformers has both halves of BLIP; the image half goes by other names there. 
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from flowsmith.metrics.aesthetic import AestheticHead
 from flowsmith.metrics.preprocessing import Preprocessing
 from flowsmith.metrics.protocol import JudgeError
+from flowsmith.metrics.weight_files import read_weights
 
 _IMAGE, _TEXT, _HEAD = "blip.visual_encoder.", "blip.text_encoder.", "mlp."
 _RENAMED = (
@@ -43,14 +45,15 @@ class BlipReward(nn.Module):
         self.image, self.text, self.head = image, text, head
 
     @classmethod
-    def of_weights(cls, weights: Mapping[str, Tensor]) -> Self:
-        """Build the network from the tensors of ``ImageReward.pt``.
+    def load(cls, file: Path) -> Self:
+        """Build the network from ``ImageReward.pt``, or from the same keys as ``.safetensors``.
 
         Raises:
-            JudgeError: Keys are missing or do not fit each other.
+            JudgeError: The file is damaged, or keys are missing or do not fit each other.
         """
         from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
+        weights = read_weights(file)
         image = {_renamed(name): weight for name, weight in _under(_IMAGE, weights).items()}
         text, head = _under(_TEXT, weights), _under(_HEAD, weights)
         text.pop("embeddings.position_ids", None)  # the numbers 0, 1, 2, ...
@@ -63,8 +66,9 @@ class BlipReward(nn.Module):
             for part, tensors in ((network.image, image), (network.text, text), (network.head, head)):
                 part.load_state_dict(tensors)
         except (KeyError, IndexError, RuntimeError, ValueError) as error:
+            told = " ".join(str(error).split())[:400]
             raise JudgeError(
-                f"these are not the weights of ImageReward ({type(error).__name__}: {str(error)[:400]}); name its "
+                f"weights={str(file)!r} are not ImageReward's ({type(error).__name__}: {told}); name its "
                 f"ImageReward.pt, with keys under {_IMAGE[:-1]}, {_TEXT[:-1]} and {_HEAD[:-1]}"
             ) from error
         return network.float().eval()
@@ -123,6 +127,8 @@ def _text_sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_hidden_layers": _depth(weights, "encoder.layer."),
         "num_attention_heads": width // _HEAD_WIDTH,
         "max_position_embeddings": weights["embeddings.position_embeddings.weight"].shape[0],
+        "bos_token_id": None,  # of writing, which nothing does here
+        "sep_token_id": None,
     }
 
 

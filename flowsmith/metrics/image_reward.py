@@ -11,7 +11,7 @@ from flowsmith.metrics.image_batch import ImageBatch
 from flowsmith.metrics.open_clip_loader import Precision
 from flowsmith.metrics.protocol import Judge, JudgeError, check_samples, text_of
 from flowsmith.metrics.transformers_loader import load_tokenizer, name_of
-from flowsmith.metrics.weight_files import HUB, locate, read_weights
+from flowsmith.metrics.weight_files import HUB, locate
 from flowsmith.prompts import Prompt
 
 WEIGHTS = "ImageReward.pt"
@@ -50,21 +50,22 @@ class ImageReward(Judge):
         from transformers import BertTokenizer
 
         file = locate("weights", weights, WEIGHTS)
-        super().__init__(name, network=BlipReward.of_weights(read_weights(file)))
+        super().__init__(name, network=BlipReward.load(file))
         self.batch_size, self.precision = batch_size, precision
         beside = load_tokenizer(BertTokenizer, str(file.parent)) if tokenizer is None else None
         words = BERT if tokenizer is None else tokenizer
-        self.tokenizer = beside or load_tokenizer(BertTokenizer, name_of("tokenizer", words))
-        if self.tokenizer is None:
+        found = beside or load_tokenizer(BertTokenizer, name_of("tokenizer", words))
+        if found is None:
             raise JudgeError(
                 f"tokenizer={str(words)!r} holds no vocabulary: put bert-base-uncased's vocab.txt beside {file.name}, "
                 "or name its folder"
             )
-        if len(self.tokenizer) > self.network.vocabulary:
+        if len(found) > self.network.vocabulary:
             raise JudgeError(
-                f"tokenizer={str(tokenizer or file.parent)!r} has {len(self.tokenizer)} words, the model "
+                f"tokenizer={str(tokenizer or file.parent)!r} has {len(found)} words, the model "
                 f"{self.network.vocabulary}: name bert-base-uncased's"
             )
+        self.tokenizer = found
 
     @torch.no_grad()
     def judge(self, images: Sequence[Tensor], prompts: Sequence[str | Prompt]) -> Tensor:

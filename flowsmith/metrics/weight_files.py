@@ -1,5 +1,6 @@
 """Files of weights as their authors published them: where they lie, and reading them without running anything."""
 
+import re
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -64,15 +65,15 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        weights = torch.load(path, "cpu", weights_only=True)
-    except UnpicklingError as error:
-        reason = (
-            str(error).replace("\n", " ").partition("WeightsUnpickler error:")[2].strip() or "it is no pickle"
-        )
-        raise _refusal(path, f"holds more than tensors ({reason[:200]})", _UNPICKLE) from error
-    except Exception as error:  # the readers raise what they like on a damaged file
         if _is_torchscript(path):
-            raise _refusal(path, "is a TorchScript archive, which holds code", _UNSCRIPT) from error
+            raise _refusal(path, "is a TorchScript archive, which holds code", _UNSCRIPT)
+        weights = torch.load(path, "cpu", weights_only=True)
+    except JudgeError:
+        raise
+    except Exception as error:  # the readers raise what they like on a damaged file
+        needed = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, UnpicklingError) and needed:
+            raise _refusal(path, f"holds more than tensors ({needed[1]})", _UNPICKLE) from error
         raise JudgeError(f"{path}: no readable file of weights ({error}); get it again") from error
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]

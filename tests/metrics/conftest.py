@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.judge_models import write_judges
 from flowsmith.metrics import AestheticHead
 
 WORDS = [
@@ -44,6 +45,7 @@ CONFIG: dict[str, Any] = {
     },
     "preprocess_cfg": {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
 }
+SIDE = 56  # of what the CLIPs of `judges_folder` see
 BARE = "flowsmith-test-bare"  # an architecture that open_clip knows by name, with its own large vocabulary
 
 
@@ -97,6 +99,28 @@ def images() -> list[torch.Tensor]:
     return [
         torch.nn.functional.interpolate(c, s, mode="bilinear")[0].round().byte()
         for c, s in zip(coarse, sizes, strict=True)
+    ]
+
+
+@pytest.fixture(scope="session")
+def judges_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random judges in their authors' formats."""
+    folder = tmp_path_factory.mktemp("judges")
+    write_judges(folder, SIDE)
+    return folder
+
+
+@pytest.fixture
+def photos() -> list[torch.Tensor]:
+    """Smooth pictures of many shapes; (112, 118) becomes 56 x 59, and of a remainder of three the crops differ."""
+    noise = torch.Generator().manual_seed(7)
+    return [
+        torch.nn.functional.interpolate(
+            torch.randint(0, 256, (1, 3, 6, 6), generator=noise).float(), size, mode="bilinear"
+        )[0]
+        .round()
+        .byte()
+        for size in ((96, 131), (64, 64), (211, 83), (112, 118), (SIDE, SIDE), (30, 45))
     ]
 
 

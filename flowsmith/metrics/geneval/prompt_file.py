@@ -39,7 +39,11 @@ def read_geneval_prompts(path: Path | str) -> list[Prompt]:
             entry = json.loads(line)
             text, task = entry["prompt"], entry["tag"]
             facts = {key: entry[key] for key in ("include", "exclude") if key in entry}
-            wrong = f"tag={task!r}; use {', '.join(TASKS)}" if task not in TASKS else _wrong(facts)
+            wrong = _wrong(facts)
+            if task not in TASKS:
+                wrong = f"tag={task!r}; use {', '.join(TASKS)}"
+            if not isinstance(text, str):
+                wrong = f"prompt={text!r}; give a text in quotes"
         except (ValueError, KeyError, TypeError) as error:
             wrong = f"no line of GenEval's ({type(error).__name__}: {error}); give tag, include and prompt"
         if wrong:
