@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.judge_models import write_judges
 from flowsmith.metrics import AestheticHead
+from flowsmith.metrics.published.random_models import write_judges
 
 WORDS = [
     "<pad>",

@@ -9,21 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks import judge_models as models
-from benchmarks.judge_references import (
-    aesthetic,
-    clip_cosine,
-    gelu,
-    image_reward,
-    open_clip_keys,
-    pixels,
-    quick_gelu,
-)
-from flowsmith.metrics import AestheticScore, ClipScore, ImageReward, Judge, PickScore, PreferenceScore
-from flowsmith.metrics.aesthetic import LAION
+from flowsmith.metrics import ImageReward
 from flowsmith.metrics.image_reward import MEAN, STD
 from flowsmith.metrics.open_clip_loader import Precision
 from flowsmith.metrics.preprocessing import Preprocessing
+from flowsmith.metrics.published import random_models as models
+from flowsmith.metrics.published.by_hand import clip_cosine, gelu, pixels, quick_gelu
+from flowsmith.metrics.published.table import JUDGES, Scored
 from flowsmith.metrics.weight_files import read_weights
 
 TEXTS = [
@@ -34,36 +26,26 @@ TEXTS = [
     "a photo of a dog's cat",
     "the the the",
 ]
-Make = Callable[[Path, Precision], Judge]
 Column = NDArray[np.float64]
-MAKERS: dict[str, Make] = {
-    "aesthetic": lambda d, p: AestheticScore(d / models.CLIP, precision=p),
-    "clip_score": lambda d, p: ClipScore(d / models.CLIP, precision=p),
-    "hps_v2": lambda d, p: PreferenceScore(d / models.HPS2, architecture="ViT-H-14", precision=p),
-    "hps_v2.1": lambda d, p: PreferenceScore(d / models.HPS21, architecture="ViT-H-14", precision=p),
-    "pick_score": lambda d, p: PickScore(d / models.PICK_SCORE, precision=p),
-    "image_reward": lambda d, p: ImageReward(d / models.BLIP, precision=p),
-}
+SCORED = {name: entry.difference for name, entry in JUDGES.items() if isinstance(entry.difference, Scored)}
 
 
 def reference(name: str, folder: Path, photos: list[Tensor]) -> Column:
     """Return what the judge must say; of PickScore the cosine, of CLIPScore the cosine above zero."""
-    clip = read_weights(folder / models.CLIP / "open_clip_model.safetensors")
-    if name == "aesthetic":
-        head = read_weights(folder / models.CLIP / LAION)
-        return np.array([aesthetic(clip, head, image, heads=2) for image in photos])
-    if name == "image_reward":
-        weights = read_weights(folder / models.BLIP / "ImageReward.pt")
-        words = folder / models.BLIP / "vocab.txt"
-        return np.array([image_reward(weights, words, i, t) for i, t in zip(photos, TEXTS, strict=True)])
-    if name == "clip_score":
-        return np.maximum(cosines(clip, photos, (2, 1), quick_gelu), 0)
-    if name == "pick_score":
-        weights = read_weights(folder / models.PICK_SCORE / "model.safetensors")
-        return cosines(open_clip_keys(weights), photos, (2, 2), gelu, round_down=True)
-    return cosines(
-        read_weights(folder / {"hps_v2": models.HPS2}.get(name, models.HPS21)), photos, (2, 2), gelu
-    )
+    return np.array([SCORED[name].reference(folder, i, t) for i, t in zip(photos, TEXTS, strict=True)])
+
+
+def said(
+    name: str,
+    folder: Path,
+    photos: list[Tensor],
+    texts: list[str] = TEXTS,
+    precision: Precision = "float32",
+) -> Column:
+    """Return what a judge says, in the unit of `reference`."""
+    judge = JUDGES[name].load(folder, precision)
+    values: Column = judge.judge(photos, texts).double().numpy() / SCORED[name].unit(judge)
+    return values
 
 
 def cosines(
@@ -81,33 +63,25 @@ def cosines(
     )
 
 
-def raw(judge: Judge, photos: list[Tensor], texts: list[str] = TEXTS) -> Column:
-    """Return what a judge says, in the unit of `reference`."""
-    values = judge.judge(photos, texts).double().numpy()
-    if isinstance(judge, PickScore):
-        return values / float(judge.encoder.model.logit_scale.exp())
-    return values / 100 if isinstance(judge, ClipScore) else values
-
-
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", SCORED)
 def test_as_the_tensors_say_by_hand(name: str, judges_folder: Path, photos: list[Tensor]) -> None:
-    judge, expected = MAKERS[name](judges_folder, "float32"), reference(name, judges_folder, photos)
-    np.testing.assert_allclose(raw(judge, photos), expected, atol=1e-5, rtol=0)
+    expected = reference(name, judges_folder, photos)
+    np.testing.assert_allclose(said(name, judges_folder, photos), expected, atol=1e-5, rtol=0)
     assert np.ptp(expected) > 0.05, "the samples must differ by more than the tolerance"
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", SCORED)
 def test_batched_and_alone(name: str, judges_folder: Path, photos: list[Tensor]) -> None:
-    judge = MAKERS[name](judges_folder, "float32")
-    together = raw(judge, photos)
-    alone = [raw(judge, [photo], [text])[0] for photo, text in zip(photos, TEXTS, strict=True)]
-    np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
+    together = said(name, judges_folder, photos)
+    alone = [said(name, judges_folder, photos[i : i + 1], TEXTS[i : i + 1])[0] for i in (0, 3, 5)]
+    np.testing.assert_allclose(together[[0, 3, 5]], alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", SCORED)
 def test_bfloat16_is_near(name: str, judges_folder: Path, photos: list[Tensor]) -> None:
     """Eight bits leave 0.03 of a cosine, and 6 % of the spread of what is no cosine."""
-    exact, rough = (raw(MAKERS[name](judges_folder, p), photos) for p in ("float32", "bfloat16"))
+    exact = said(name, judges_folder, photos)
+    rough = said(name, judges_folder, photos, precision="bfloat16")
     bound = 0.06 * exact.std() if name in ("aesthetic", "image_reward") else 0.03
     assert 1e-6 < np.abs(exact - rough).max() < bound
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import judge_models as models
-from benchmarks.judge_references import detector_pixels, instances
 from flowsmith.metrics import AestheticScore, GenEval, GenEvalChecker, JudgeError
 from flowsmith.metrics.geneval.detector import InstanceDetector
 from flowsmith.metrics.geneval.names import CLASSES
+from flowsmith.metrics.published import random_models as models
+from flowsmith.metrics.published.by_hand import detector_pixels, instances
 from flowsmith.prompts import Prompt
 
 SHORT, LONG = 64, 120

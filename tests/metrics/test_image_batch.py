@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks import judge_models as models
 from flowsmith.metrics import AestheticScore, ClipScore, ImageBatch, ImageReward, PreferenceScore
 from flowsmith.metrics.preprocessing import Preprocessing
+from flowsmith.metrics.published import random_models as models
 
 WORDS = "open_clip_model.safetensors"
 

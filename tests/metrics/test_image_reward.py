@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks import judge_models as models
 from flowsmith.metrics import ImageReward, JudgeError
+from flowsmith.metrics.published import random_models as models
 from flowsmith.metrics.weight_files import read_weights
 
 FILE = "ImageReward.pt"

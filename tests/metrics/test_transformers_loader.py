@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from benchmarks import judge_models as models
 from flowsmith.metrics import ClipEncoder, JudgeError, PickScore
 from flowsmith.metrics.preprocessing import Preprocessing
+from flowsmith.metrics.published import random_models as models
 from flowsmith.metrics.transformers_loader import load_clip, load_model
 
 WEIGHTS = "model.safetensors"

@@ -11,7 +11,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from benchmarks import judge_models as models
 from flowsmith.metrics import (
     TASKS,
     AestheticScore,
@@ -25,6 +24,7 @@ from flowsmith.metrics import (
     PreferenceScore,
 )
 from flowsmith.metrics.geneval.detector import InstanceDetector
+from flowsmith.metrics.published import random_models as models
 from flowsmith.prompts import Prompt
 
 
