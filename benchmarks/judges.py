@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         judge = entry.load(folder, options.precision).to(options.device)
         judges[name] = judge
         results[name] = {
-            "images_per_second": speed(lambda judge=judge: judge.judge(images, prompts), len(images)),
+            "images_per_second": speed(partial(judge.judge, images, prompts), len(images)),
             "reference_max_difference": entry.difference(
                 judge, folder, images[: options.checked], prompts[: options.checked]
             ),
@@ -175,12 +176,12 @@ def table(results: dict[str, Any]) -> str:
         f"{name:<16}{row['images_per_second']:>12.1f}{row['reference_max_difference']:>16.1e}"
         for name, row in results.items()
     ]
-    all_of_them = results["together"]
-    lines.append(
-        f"together: {', '.join(all_of_them['judges'])}; one by one {all_of_them['images_per_second_one_by_one']:.1f} images/s; {all_of_them['clip_networks']} CLIP "
-        f"networks for {all_of_them['judges_with_a_clip']} judges; {all_of_them['weights']} weights, "
-        f"{all_of_them['precision']}, {all_of_them['device']}"
-    )
+    shared = results["together"]
+    lines += [
+        f"together: {', '.join(shared['judges'])}; one by one {shared['images_per_second_one_by_one']:.1f} images/s",
+        f"{shared['clip_networks']} CLIP networks for {shared['judges_with_a_clip']} judges; {shared['weights']} "
+        f"weights, {shared['precision']}, {shared['device']}",
+    ]
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Judges of each published format against what their files' tensors say by hand, to 1e-5."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowsmith.metrics import ImageReward
+from flowsmith.metrics import ImageReward, Judge
 from flowsmith.metrics.image_reward import MEAN, STD
 from flowsmith.metrics.open_clip_loader import Precision
 from flowsmith.metrics.preprocessing import Preprocessing
@@ -35,6 +36,17 @@ def reference(name: str, folder: Path, photos: list[Tensor]) -> Column:
     return np.array([SCORED[name].reference(folder, i, t) for i, t in zip(photos, TEXTS, strict=True)])
 
 
+@cache
+def loaded(name: str, folder: Path, precision: Precision) -> Judge:
+    return JUDGES[name].load(folder, precision)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget() -> Iterator[None]:
+    yield
+    loaded.cache_clear()
+
+
 def said(
     name: str,
     folder: Path,
@@ -43,7 +55,7 @@ def said(
     precision: Precision = "float32",
 ) -> Column:
     """Return what a judge says, in the unit of `reference`."""
-    judge = JUDGES[name].load(folder, precision)
+    judge = loaded(name, folder, precision)
     values: Column = judge.judge(photos, texts).double().numpy() / SCORED[name].unit(judge)
     return values
 

@@ -93,7 +93,7 @@ def judged_by(judges: list[Judge], start: int, end: int) -> dict[str, float]:
     prompts = [
         Prompt(str(i), "a red cat", task=TASKS[i], facts={"include": [asked[i]]}) for i in range(start, end)
     ]
-    result = {}
+    result: dict[str, float] = {}
     for judge in judges:
         judge.update(images, prompts)
         said = judge.compute()

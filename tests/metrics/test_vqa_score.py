@@ -101,7 +101,7 @@ def test_a_user_cannot_add_an_image(llava: Path, photos: list[Tensor]) -> None:
 
 def test_bfloat16_is_near(llava: Path, photos: list[Tensor]) -> None:
     texts = ["a red cat"] * len(photos)
-    exact, rough = (VqaScore(llava, precision=p).judge(photos, texts) for p in ("float32", "bfloat16"))  # type: ignore[arg-type]
+    exact, rough = (VqaScore(llava, precision=p).judge(photos, texts) for p in ("float32", "bfloat16"))
     torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.002)
     assert not torch.equal(rough, exact)
 

@@ -75,7 +75,7 @@ def test_openais_archives_are_refused_and_the_command_converts_them(
     """OpenAI ships CLIP as TorchScript with three numbers among the weights."""
     module = nn.Linear(3, 2)
     module.register_buffer("input_resolution", torch.tensor(224))
-    torch.jit.script(module).save(str(tmp_path / "ViT-L-14.pt"))  # type: ignore[no-untyped-call]
+    torch.jit.script(module).save(str(tmp_path / "ViT-L-14.pt"))
     with pytest.raises(JudgeError, match=r"ViT-L-14\.pt is a TorchScript archive, which holds code") as told:
         ClipEncoder.load(tmp_path / "ViT-L-14.pt", "ViT-L-14-quickgelu")
     monkeypatch.chdir(tmp_path)
