@@ -1,7 +1,7 @@
 """Do the judges say what their weights say, and how many images a second do they judge?
 
     python benchmarks/judges.py [--weights DIR] [--images 16] [--size 512] [--device cuda] [--precision bfloat16]
-        [--judges aesthetic,hps_v2.1] [--out runs/benchmarks/judges.json]
+        [--judges aesthetic,hps_v21] [--out runs/benchmarks/judges.json]
 
 Without weights, random models of the authors' formats are written and judged: small ones, so their speed is none of
 the real models'. A folder of real ones is laid out as docs/judges.md says; a judge whose files are not there is left

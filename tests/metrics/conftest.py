@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def images() -> list[torch.Tensor]:
         torch.nn.functional.interpolate(c, s, mode="bilinear")[0].round().byte()
         for c, s in zip(coarse, sizes, strict=True)
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def words_read_once() -> Iterator[None]:
+    """CLIP's word list takes half a second to read, for each of many encoders."""
+    with pytest.MonkeyPatch.context() as patch:
+        once = cache(open_clip.SimpleTokenizer)
+        patch.setattr(open_clip, "SimpleTokenizer", once)
+        patch.setattr(open_clip.factory, "SimpleTokenizer", once)
+        yield
 
 
 @pytest.fixture(scope="session")

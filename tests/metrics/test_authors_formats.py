@@ -108,7 +108,7 @@ def test_activation_crop_and_version_tell(judges_folder: Path, photos: list[Tens
     moved = np.abs(down - right)
     assert moved[3] > 1e-4
     assert moved[[1, 4]].max() == 0, "nothing is cropped of a square"
-    old, new = (reference(name, judges_folder, photos) for name in ("hps_v2", "hps_v2.1"))
+    old, new = (reference(name, judges_folder, photos) for name in ("hps_v2", "hps_v21"))
     assert np.abs(old - new).max() > 0.01
 
 

@@ -171,9 +171,9 @@ JUDGES: dict[str, Entry] = {
         lambda folder, precision: PreferenceScore(folder / HPS2, "hps_v2", "ViT-H-14", precision),
         Scored(_hps(HPS2)),
     ),
-    "hps_v2.1": Entry(
+    "hps_v21": Entry(
         (HPS21,),
-        lambda folder, precision: PreferenceScore(folder / HPS21, "hps_v2.1", "ViT-H-14", precision),
+        lambda folder, precision: PreferenceScore(folder / HPS21, "hps_v21", "ViT-H-14", precision),
         Scored(_hps(HPS21)),
     ),
     "pick_score": Entry(
