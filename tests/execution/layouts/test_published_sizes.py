@@ -180,13 +180,13 @@ def test_autoencoders(channels: int) -> None:
     ("name", "width", "layers", "heads"), [("l", 768, 12, 12), ("h", 1024, 24, 16), ("g", 1280, 32, 20)]
 )
 def test_clips(name: Any, width: int, layers: int, heads: int) -> None:
-    meta = {"device": "meta"}
     tensors: dict[str, Tensor] = {
-        "embeddings.token_embedding.weight": torch.empty(49408, width, **meta),
-        "embeddings.position_embedding.weight": torch.empty(77, width, **meta),
+        "embeddings.token_embedding.weight": torch.empty(49408, width, device="meta"),
+        "embeddings.position_embedding.weight": torch.empty(77, width, device="meta"),
     }
     tensors |= {
-        f"encoder.layers.{k}.mlp.fc1.weight": torch.empty(4 * width, width, **meta) for k in range(layers)
+        f"encoder.layers.{k}.mlp.fc1.weight": torch.empty(4 * width, width, device="meta")
+        for k in range(layers)
     }
     config = clip_config(tensors, name)
     assert (config["num_hidden_layers"], config["num_attention_heads"]) == (layers, heads)
