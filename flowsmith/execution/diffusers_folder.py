@@ -7,6 +7,7 @@ from typing import Any
 from flowsmith.execution.assemble import clip_network, diffusers_network, t5_network
 from flowsmith.execution.dtypes import Dtypes
 from flowsmith.execution.errors import ModelFileError
+from flowsmith.execution.layouts.t5 import t5_tower_of
 from flowsmith.execution.model_files import read_config, read_json, read_weights
 from flowsmith.execution.models import Checkpoint, DiffusionModel
 from flowsmith.execution.networks import Family
@@ -16,7 +17,7 @@ from flowsmith.execution.sigmas import FlowTable, NoiseTable
 from flowsmith.execution.text import TextEncoder, Tower
 from flowsmith.execution.text_chunks import Framing
 from flowsmith.execution.text_files import USES, join_of
-from flowsmith.execution.tokenizers import clip_tokenizer_of, t5_tokenizer
+from flowsmith.execution.tokenizers import clip_tokenizer_of
 from flowsmith.execution.vae import LatentFormat
 from flowsmith.execution.vae_files import folder_vae
 
@@ -61,11 +62,24 @@ def _family(folder: Path) -> tuple[Family, dict[str, Any]]:
     """Tell the family by the configuration of the denoising network; give that too."""
     if (folder / "transformer").is_dir():
         config = read_config(folder / "transformer", ("FluxTransformer2DModel", "SD3Transformer2DModel"))
+        _check_inputs(folder, config)
         return ("sd3" if config.get("_class_name") == "SD3Transformer2DModel" else "flux"), config
     config = read_config(folder / "unet", ("UNet2DConditionModel",))
+    _check_inputs(folder, config)
     if config.get("addition_embed_type") == "text_time":
         return ("sdxl" if (folder / "text_encoder").is_dir() else "sdxl_refiner"), config
     return ("sd2" if config.get("use_linear_projection") else "sd1"), config
+
+
+def _check_inputs(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse networks that are told more than noisy latents and a text."""
+    taken = config.get("in_channels")
+    given = config.get("out_channels") or taken
+    if taken != given or config.get("class_embed_type") or config.get("encoder_hid_dim_type"):
+        raise ModelFileError(
+            f"{folder}: is for inpainting, control or pictures to start from (it takes {taken} channels and gives "
+            f"{given}); use one that makes pictures from text"
+        )
 
 
 def _model(
@@ -92,10 +106,7 @@ def _tower(folder: Path, suffix: str, name: str, family: Family, dtypes: Dtypes)
     if name == "t5xxl":
         config = read_config(place, ("T5EncoderModel",))
         network = t5_network(config, read_weights(place), place, dtypes.t5)
-        tokens = t5_tokenizer(str(words))
-        return Tower(
-            network, tokens, Framing(tokens.eos_token_id, tokens.pad_token_id, use.t5_length, whole=True)
-        )
+        return t5_tower_of(network, str(words), use.t5_length)
     config = read_config(place, _CLIPS)
     network = clip_network(config, read_weights(place), place, dtypes.clip)
     tokens = clip_tokenizer_of(words)

@@ -1,5 +1,6 @@
 """The model files under a root in ComfyUI's folder names, loaded when asked for and kept within a bound."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from flowsmith.execution.cache import Cache, module_bytes
 from flowsmith.execution.diffusers_folder import read_folder
 from flowsmith.execution.diffusion_files import read_diffusion_model
 from flowsmith.execution.dtypes import Dtypes
-from flowsmith.execution.lora import NETWORK, Change, Lora, patched, patched_bytes, read_lora
+from flowsmith.execution.lora import NETWORK, Change, Lora, patched, read_lora, unshared_bytes
 from flowsmith.execution.lora_names import places, tower_of
 from flowsmith.execution.model_folders import ModelFolders
 from flowsmith.execution.models import Checkpoint, DiffusionModel, Vae
@@ -41,7 +42,7 @@ class ModelLibrary(ModelFolders):
         max_bytes: Bound on what is kept loaded in the CPU's memory, those used last; the newest is kept even beyond
             it.
         max_device_bytes: Bound on the weights in the device's memory, those used last; the others wait in the CPU's.
-            By default 60 % of it. Of no account where the device is the CPU.
+            By default 60 % of it on CUDA. Of no account where the device is the CPU.
         t5_tokenizer: Hub id of T5's tokenizer, for single files, if ``text_encoders/t5_tokenizer/`` does not hold it.
     """
 
@@ -59,8 +60,7 @@ class ModelLibrary(ModelFolders):
         self.dtypes = Dtypes.on(self.device, dtype)
         self._fetch = stay
         if self.device.type != "cpu":
-            bound = max_device_bytes or int(_DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[1])
-            self._fetch = Residency(self.device, bound).fetch
+            self._fetch = Residency(self.device, max_device_bytes or _device_bytes(self.device)).fetch
         own = self.root / "text_encoders" / "t5_tokenizer"
         self._t5_tokenizer = str(own) if own.is_dir() else t5_tokenizer
         self._loaded: Cache[tuple[Any, int]] = Cache(max_bytes, lambda entry: entry[1])
@@ -119,11 +119,8 @@ class ModelLibrary(ModelFolders):
         key = f"../vae/{name}"
 
         def load() -> Vae:
-            if name in self.approximations():
-                encoder, decoder = (
-                    self.path("vae_approx", f"{name}_{half}.safetensors") for half in ("encoder", "decoder")
-                )
-                return self._placed_vae(read_taesd(encoder, decoder, key, name, self.dtypes.vae))
+            if (halves := self.approximations().get(name)) is not None:
+                return self._placed_vae(read_taesd(*halves, key, name, self.dtypes.vae))
             return self._placed_vae(read_vae(self.path("vae", name), key, self.dtypes.vae))
 
         return self._kept(key, load, lambda vae: module_bytes(vae.model))
@@ -216,12 +213,17 @@ class ModelLibrary(ModelFolders):
         changes: Mapping[str, Change],
         strength: float,
     ) -> nn.Module:
-        there = places(network, family)
-        return self._kept(
-            f"patched {key}",
-            lambda: patched(self._fetch(network), there, changes, strength, lora.path),
-            lambda _: patched_bytes(there, changes, network),
-        )
+        def load() -> nn.Module:
+            return patched(self._fetch(network), places(network, family), changes, strength, lora.path)
+
+        return self._kept(f"patched {key}", load, lambda copied: unshared_bytes(copied, network))
+
+
+def _device_bytes(device: torch.device) -> int:
+    """Return the bytes of weights that a device may hold."""
+    if device.type != "cuda":
+        return sys.maxsize  # memory that other devices do not tell of, or share with the CPU
+    return int(_DEVICE_SHARE * torch.cuda.mem_get_info(device)[1])
 
 
 def _checkpoint_bytes(checkpoint: Checkpoint) -> int:

@@ -174,11 +174,10 @@ def _merged(weight: Tensor, strength: float, delta: Tensor) -> nn.Parameter:
     return nn.Parameter(merged.cpu().contiguous(memory_format=_format(weight)), requires_grad=False)
 
 
-def patched_bytes(places: Mapping[str, Place], changes: Mapping[str, Change], network: nn.Module) -> int:
+def unshared_bytes(clone: nn.Module, network: nn.Module) -> int:
     """Return the bytes that a patched copy holds beside the original."""
-    modules = {module for name in changes if name in places for module in places[name].modules}
-    weights = [network.get_submodule(module).weight for module in modules]
-    return sum(weight.nbytes for weight in weights if isinstance(weight, Tensor))
+    shared = {id(parameter) for parameter in network.parameters()}
+    return sum(parameter.nbytes for parameter in clone.parameters() if id(parameter) not in shared)
 
 
 _CROSS = re.compile(r"(down|up|mid|input|output|middle)_blocks?_.*attn2_to_[kv]$")

@@ -83,10 +83,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         ModelFileError: There is none, or one is broken.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     full = [file for file in files if ".fp16." not in file.name]
     if not files:
-        raise ModelFileError(f"{folder}: holds no .safetensors file; save the model with safe_serialization")
+        raise ModelFileError(
+            f"{folder}: holds no .safetensors file, nor a .bin; save the model with safe_serialization"
+        )
     tensors: dict[str, Tensor] = {}
     for file in full or files:
         tensors.update(read_tensors(file))

@@ -39,11 +39,14 @@ class ModelFolders:
         """Return the names that flows may use, sorted; subfolders are part of a name."""
         return sorted({*self._paths(kind), *(self.approximations() if kind == "vae" else ())})
 
-    def approximations(self) -> list[str]:
-        """Return the names of the tiny autoencoders that are there with both halves."""
-        there = self._paths("vae_approx")
-        halves = ("encoder", "decoder")
-        return [name for name in SCALES if all(f"{name}_{half}.safetensors" in there for half in halves)]
+    def approximations(self) -> dict[str, tuple[Path, Path]]:
+        """Return the encoder's and decoder's files of the tiny autoencoders that are there with both."""
+        there = {PurePosixPath(name).stem: path for name, path in self._paths("vae_approx").items()}
+        return {
+            name: (there[f"{name}_encoder"], there[f"{name}_decoder"])
+            for name in SCALES
+            if {f"{name}_encoder", f"{name}_decoder"} <= there.keys()
+        }
 
     def path(self, kind: Kind, name: str) -> Path:
         """Return where a model lies.

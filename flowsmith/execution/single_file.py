@@ -8,12 +8,12 @@ from pathlib import Path
 
 from flowsmith.execution.diffusion_files import tensors_diffusion_model
 from flowsmith.execution.dtypes import Dtypes
-from flowsmith.execution.model_files import read_tensors, under
+from flowsmith.execution.model_files import read_tensors
 from flowsmith.execution.models import Checkpoint
 from flowsmith.execution.text import TextEncoder
 from flowsmith.execution.text_files import checkpoint_text, join_of
 from flowsmith.execution.tokenizers import T5_TOKENIZER
-from flowsmith.execution.vae_files import VAE_PREFIX, tensors_vae
+from flowsmith.execution.vae_files import checkpoint_vae, tensors_vae
 
 
 def read_single_file(
@@ -39,7 +39,7 @@ def read_single_file(
     towers = checkpoint_text(model.family, tensors, path, tokenizer, dtypes)
     join = join_of(model.family, towers, model.network)
     text = TextEncoder(key, towers, join, key) if towers else None
-    own = under(VAE_PREFIX, tensors)
+    own = checkpoint_vae(tensors)
     vae = tensors_vae(own, key, path, dtypes.vae) if own else None
     if vae is not None:
         model = replace(model, latent=replace(model.latent, factor=vae.latent.factor))

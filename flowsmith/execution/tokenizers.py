@@ -53,8 +53,26 @@ def clip_tokenizer_of(folder: Path) -> Any:
         raise ModelFileError(f"{folder}: no readable CLIP tokenizer ({error}); save one there") from error
 
 
+class T5Tokenizer:
+    """T5's tokenizer as its tokenizer.json has it.
+
+    Args:
+        file: The tokenizer.json.
+    """
+
+    def __init__(self, file: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(file))
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the ids of a text."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+
 @cache
-def t5_tokenizer(source: str) -> Any:
+def t5_tokenizer(source: str) -> T5Tokenizer:
     """Return T5's tokenizer, whose word list no package carries.
 
     Args:
@@ -63,15 +81,17 @@ def t5_tokenizer(source: str) -> Any:
     Raises:
         ModelFileError: There is none.
     """
-    from transformers import AutoTokenizer
+    from huggingface_hub import hf_hub_download
 
     try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # the library raises many kinds for one cause
+        folder = Path(source)
+        return T5Tokenizer(
+            folder / "tokenizer.json" if folder.is_dir() else Path(hf_hub_download(source, "tokenizer.json"))
+        )
+    except Exception as error:  # the libraries raise many kinds for one cause
         told = " ".join(str(error).split())[:200]
         raise ModelFileError(
-            f"T5's tokenizer is not at {source} ({type(error).__name__}: {told}); put its tokenizer.json and "
-            f"tokenizer_config.json into text_encoders/t5_tokenizer/ of the models folder, as `hf download "
-            f"{T5_TOKENIZER} tokenizer.json tokenizer_config.json --local-dir "
-            "models/text_encoders/t5_tokenizer` does"
+            f"T5's tokenizer is not at {source} ({type(error).__name__}: {told}); put its tokenizer.json into "
+            f"text_encoders/t5_tokenizer/ of the models folder, as `hf download {T5_TOKENIZER} tokenizer.json "
+            "--local-dir models/text_encoders/t5_tokenizer` does"
         ) from error

@@ -13,8 +13,7 @@ from flowsmith.execution.layouts.taesd import SCALES, is_taesd, rename_taesd
 from flowsmith.execution.model_files import read_config, read_tensors, read_weights, under
 from flowsmith.execution.vae import LatentFormat, Vae
 
-VAE_PREFIX = "first_stage_model."
-"""Of a VAE's tensors within a checkpoint."""
+_PREFIXES = ("first_stage_model.", "vae.")  # of a VAE within a checkpoint; the second in Flux's
 
 _SCALE = 0.18215  # of the latents of Stable Diffusion 1 and 2
 
@@ -36,7 +35,13 @@ def read_vae(path: Path, key: str, dtype: torch.dtype = torch.float32) -> Vae:
     if path.is_dir():
         return folder_vae(path, key, ("AutoencoderKL",), dtype)
     tensors = read_tensors(path)
-    return tensors_vae(under(VAE_PREFIX, tensors) or tensors, key, path, dtype)
+    return tensors_vae(checkpoint_vae(tensors) or tensors, key, path, dtype)
+
+
+def checkpoint_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a VAE's tensors among those of a checkpoint, without prefix; there may be none."""
+    found = (under(prefix, tensors) for prefix in _PREFIXES)
+    return next((own for own in found if own), {})
 
 
 def read_taesd(encoder: Path, decoder: Path, key: str, name: str, dtype: torch.dtype = torch.float32) -> Vae:

@@ -92,6 +92,7 @@ def _from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     # Without a projection diffusers asks the network for its width; an identity says it too, and changes nothing.
     width = tensors["token_embedding.weight"].shape[1]
-    complete = {"text_projection": torch.eye(width), **tensors}
+    linear = tensors.get("text_projection.weight", torch.eye(width))  # a linear layer's, the other way round
+    complete = {"text_projection": linear.T, **tensors}
     renamed: dict[str, Tensor] = convert_open_clip_checkpoint(None, complete, prefix="")
     return renamed

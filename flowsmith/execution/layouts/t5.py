@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowsmith.execution.assemble import t5_network
 from flowsmith.execution.errors import ModelFileError
@@ -16,7 +16,7 @@ from flowsmith.execution.tokenizers import t5_tokenizer
 
 _ATTENTION = "encoder.block.0.layer.0.SelfAttention."
 _FEED = "encoder.block.0.layer.1.DenseReluDense."
-_END, _PAD = 1, 0
+_END, _PAD = 1, 0  # the same in every T5
 
 
 def is_t5(tensors: Mapping[str, Tensor]) -> bool:
@@ -49,7 +49,11 @@ def t5_tower(
         config = t5_config(kept)
     except KeyError as error:
         raise ModelFileError(f"{source}: the T5 lacks {error.args[0]}; use a whole file") from error
-    network = t5_network(config, kept, source, dtype)
+    return t5_tower_of(t5_network(config, kept, source, dtype), tokenizer, length)
+
+
+def t5_tower_of(network: nn.Module, tokenizer: str, length: int) -> Tower:
+    """Put a T5 encoder together with its tokenizer; see `t5_tower`."""
     return Tower(network, t5_tokenizer(tokenizer), Framing(_END, _PAD, length, whole=True))
 
 

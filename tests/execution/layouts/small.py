@@ -181,18 +181,14 @@ T5_WORDS = ["<pad>", "</s>", "<unk>", "▁", *(chr(97 + k) for k in range(26)), 
 def write_t5_tokenizer(folder: Path) -> Path:
     """Write a tokenizer of T5's kind that knows the letters and two words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
 
     scores = [(word, -float(len(word) == 1) - 1.0) for word in T5_WORDS]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
     folder.mkdir(parents=True, exist_ok=True)
-    fast.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 

@@ -1,5 +1,6 @@
 """Checkpoints of every family in one file of the authors' layout, against the models that they were written from."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,6 +135,20 @@ def encoded(text: TextEncoder, words: Any) -> TextEncoding:
 def close(got: Tensor | None, expected: Tensor) -> None:
     assert got is not None
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_vaes_of_flux_have_another_prefix_too(made: dict[str, Small], tmp_path: Path) -> None:
+    """In checkpoints that ComfyUI saved."""
+    small = made["flux"]
+    names = {name: name.replace("first_stage_model.", "vae.") for name in small.tensors}
+    renamed = Small(small.network, tensors={names[name]: tensor for name, tensor in small.tensors.items()})
+    renamed.tensors = {n: t for n, t in renamed.tensors.items() if not n.startswith("text_encoders.")}
+    write(renamed, tmp_path / "checkpoints" / "x.safetensors")
+    checkpoint = ModelLibrary(tmp_path).checkpoint("x.safetensors")
+    assert checkpoint.text is None
+    assert checkpoint.vae is not None
+    tensors = checkpoint.vae.model.state_dict()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in small.vae.state_dict().items())
 
 
 WORDS = "a photo of a cat"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flowsmith.execution import ModelFileError, ModelLibrary
@@ -136,6 +137,33 @@ def test_flux(tmp_path: Path) -> None:
     says = r"T5's tokenizer is not at .*tokenizer_2 .*hf download google-t5/t5-base"
     with pytest.raises(ModelFileError, match=says):
         ModelLibrary(tmp_path).checkpoint("other")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"in_channels": 9}, {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 64}],
+)
+def test_models_that_are_told_a_picture(tmp_path: Path, changes: dict[str, Any]) -> None:
+    save(tmp_path / "checkpoints" / "model", {}, unet=small.unet("sd2", **changes))
+    with pytest.raises(ModelFileError, match="model: is for inpainting, control or pictures to start from"):
+        load(tmp_path)
+
+
+def test_weights_of_diffusers_first_year(tmp_path: Path) -> None:
+    """Pickles in place of safetensors."""
+    network = small.unet("sd1")
+    folder = save(
+        tmp_path / "checkpoints" / "model", {}, unet=network, vae=small.vae(), text_encoder=small.clip()
+    )
+    for part, name in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        file = folder / part / f"{name}.safetensors"
+        torch.save(load_file(file), file.with_suffix(".bin"))
+        file.unlink()
+    assert same(load(tmp_path).model.network, network)
 
 
 def test_other_transformers_are_named(tmp_path: Path) -> None:

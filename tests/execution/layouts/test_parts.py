@@ -106,6 +106,16 @@ def test_text_encoders_that_are_not_those_of_a_kind(
         encoded(library, names, kind)
 
 
+def test_open_clips_projection_as_a_linear_layers(tmp_path: Path) -> None:
+    """Some files hold OpenCLIP's matrix the other way round, under the name of a layer's weight."""
+    model = small.open_clip(layers=24)
+    tensors = small.text_part(model)
+    tensors["text_projection.weight"] = tensors.pop("text_projection").T
+    write(tmp_path / "text_encoders" / "h.safetensors", tensors)
+    got = encoded(ModelLibrary(tmp_path), ["h"], "stable_diffusion")
+    close(got.pooled, open_clip_text(model, WORDS)["projected"])
+
+
 def test_what_is_no_text_encoder(tmp_path: Path) -> None:
     write(tmp_path / "text_encoders" / "x.safetensors", {"a": torch.zeros(1)})
     with pytest.raises(ModelFileError, match=r"x\.safetensors: holds neither a CLIP text encoder nor a T5"):
@@ -137,8 +147,9 @@ def test_tiny_autoencoders_of_two_files(tmp_path: Path, name: str, channels: int
     from diffusers import AutoencoderTiny
 
     network = small.stirred(AutoencoderTiny(latent_channels=channels))
-    for half, tensors in original_taesd(network.state_dict()).items():
-        write(tmp_path / "vae_approx" / f"{name}_{half}.safetensors", tensors)
+    halves = original_taesd(network.state_dict())
+    write(tmp_path / "vae_approx" / f"{name}_encoder.safetensors", halves["encoder"])
+    torch.save(halves["decoder"], tmp_path / "vae_approx" / f"{name}_decoder.pth")  # as the author has it
     library = ModelLibrary(tmp_path)
     assert library.names("vae") == [name]
     assert len(library.weight_hashes) == 2
