@@ -51,6 +51,10 @@ class Rollout:
                 f"{len(logprobs)} log-probabilities for {len(tokens)} tokens; the generator must give one each"
             )
         key = tuple(tokens)
+        if not key or key[-1] != policy.codec.language.end:
+            raise PolicyError(
+                f"the flow of {len(key)} tokens is not complete; a rollout ends with the end token"
+            )
         free = set(policy.allowed_sets.replay(key).free)
         forced = tuple(place not in free for place in range(len(key)))
         ids = tuple(policy.encode_prompts([prompt])[0])
