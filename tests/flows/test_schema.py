@@ -11,6 +11,7 @@ from flowsmith.flows import FlowError, InputSpec, Schema, SchemaError, validate
 from flowsmith.flows.schema import fits
 from tests.flows.records import recorded
 
+
 def test_core_equals_what_comfyui_describes() -> None:
     dump = recorded("object_info_0.33.0.json")
     core = Schema.core()

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flowsmith.execution.conditioning import NetworkConditions
 from flowsmith.execution.library import ModelLibrary
 from flowsmith.execution.text import TextEncoder
 from miniature import specialties
@@ -101,11 +102,12 @@ def test_a_lora_does_in_flows_what_it_did_in_training(base: Path, tmp_path: Path
     unet, encoder, _, _ = load_checkpoint(base, out)
     ids = torch.arange(12).view(1, 12)
     noise, time = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    unused = None, torch.zeros(1, 7), torch.zeros(1)  # what other families are told
     with torch.inference_mode():
         words = encoder(ids)[0]
         torch.testing.assert_close(told(ids)[0], words, rtol=1e-4, atol=1e-5)
         expected = unet(noise, time, encoder_hidden_states=words).sample
-        plain = loaded.model(noise, time, before(ids)[0])
-        given = model(noise, time, words)
+        plain = loaded.model(noise, time, NetworkConditions(before(ids)[0], *unused))
+        given = model(noise, time, NetworkConditions(words, *unused))
     torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-4)
     assert (given - plain).abs().max() > 10 * (given - expected).abs().max()
