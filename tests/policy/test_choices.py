@@ -37,13 +37,12 @@ def walk(sets: AllowedSets, seed: int) -> list[int]:
 
 
 def test_flows_walked_by_choices_are_those_of_the_grammar() -> None:
-    sets = fresh()
+    sets, grammar = fresh(), small_policy().grammar
     flows = [walk(sets, seed) for seed in range(12)]
     assert len({tuple(flow) for flow in flows}) > 6
     for flow in flows:
         replay = sets.replay(tuple(flow))  # raises where the grammar does not allow it
-        states = small_policy().grammar.replay(flow)
-        counts = [len(small_policy().grammar.allowed(state)) for state in states]
+        counts = [len(grammar.allowed(state)) for state in grammar.replay(flow)]
         assert replay.free == tuple(place for place, count in enumerate(counts) if count > 1)
         assert len(flow) <= BUDGET
         small_codec().decode(flow)

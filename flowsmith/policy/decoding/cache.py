@@ -5,10 +5,13 @@ Nothing is concatenated as sequences grow; room is made by doubling.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_FIRST_ROOM = 64
+from flowsmith.policy.decoding.ragged import Ints
+
+_FIRST_ROOM = 128
 
 
 @dataclass
@@ -60,9 +63,13 @@ class Cache:
         for layer in self._layers.values():
             layer.own = self._moved(layer.own[0]), self._moved(layer.own[1])
 
-    def keep(self, rows: Tensor) -> None:
+    def index(self, rows: Ints, device: torch.device) -> Tensor:
+        """Return the places of some rows in ``own``, voice by voice."""
+        return torch.from_numpy((np.arange(self.voices)[:, None] * self.rows + rows).ravel()).to(device)
+
+    def keep(self, rows: Ints, device: torch.device) -> None:
         """Forget all rows but these."""
-        kept = (torch.arange(self.voices, device=rows.device)[:, None] * self.rows + rows).flatten()
+        kept = self.index(rows, device)
         self.rows = len(rows)
         for layer in self._layers.values():
             layer.own = layer.own[0].index_select(0, kept), layer.own[1].index_select(0, kept)

@@ -62,16 +62,17 @@ class Decoder:
         new[rows] = counts
         network = self._network
         step = Continuation(self._cache, self._prompts, self._prompt_of, self._read, new, network.device)
-        starts = self._prompts[self._prompt_of[rows]] + self._read[rows]
-        positions = np.repeat(starts, counts) + offsets(counts)
-        hidden = network.hidden(tokens, torch.from_numpy(positions), step)
+        if len(tokens) > len(sequences):  # the last of each sequence come first
+            last = np.zeros(len(tokens), np.bool_)
+            last[counts.cumsum() - 1] = True
+            order = np.concatenate([np.flatnonzero(last), np.flatnonzero(~last)])
+            tokens = tokens[torch.from_numpy(order).to(tokens.device)]
+        hidden = network.hidden(tokens, torch.from_numpy(step.positions), step)
         self._read = self._read + new
-        if len(tokens) > len(sequences):
-            hidden = hidden[:, torch.from_numpy(counts.cumsum() - 1).to(network.device)]
-        return network.logits(hidden)
+        return network.logits(hidden[:, : len(sequences)])
 
     def _give_up_all_but(self, sequences: Ints) -> None:
         rows = self._row_of[sequences]
-        self._cache.keep(torch.from_numpy(rows).to(self._network.device))
+        self._cache.keep(rows, self._network.device)
         self._prompt_of, self._read = self._prompt_of[rows], self._read[rows]
         self._row_of[sequences] = np.arange(len(rows))

@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flowsmith.policy.decoding.attention import attend, causal, merge
-from flowsmith.policy.decoding.cache import Cache
+from flowsmith.policy.decoding.cache import Cache, Layer
 from flowsmith.policy.decoding.ragged import Ints, Ragged, offsets
 
 
@@ -25,7 +26,11 @@ class Prefill:
 
 
 class Continuation:
-    """Some tokens for each row, which see the row's prompt, what the row read before, and each other."""
+    """Some tokens for each row, which see the row's prompt, what the row read before, and each other.
+
+    The last tokens of all rows come first, then what some rows read before theirs: the first part is even, and
+    few rows have a second, so that attention pads little.
+    """
 
     def __init__(
         self, cache: Cache, prompts: Ints, prompt_of: Ints, before: Ints, counts: Ints, device: torch.device
@@ -42,66 +47,90 @@ class Continuation:
         """
         after = before + counts
         self.reach = int((prompts[prompt_of] + after).max())
+        cache.make_room(int(after.max()))
         self._cache, self._device = cache, device
-        self._seen = int(after.max())
-        self._rows = Ragged(counts, device)
-        sizes = np.zeros(len(prompts), np.int64)
-        np.add.at(sizes, prompt_of, counts)
-        self._groups = Ragged(sizes, device)
-        cache.make_room(self._seen)
-        self._lengths = prompts if prompts.min() < prompts.max() else None
-        self._before, self._counts = before, counts
-        # Rows that have read equally much and read one token each hide nothing, and write into one slot.
-        self._even = self._rows.width == 1 and int(after.min()) == self._seen
-        self._places = None if self._even else self._slots(cache.voices)
-        self._hidden: tuple[Tensor | None, Tensor | None] | None = None
+        last, earlier = np.minimum(counts, 1), np.maximum(counts - 1, 0)
+        self._parts = [_Part(cache, prompts, prompt_of, after - last, last, device)]
+        if earlier.any():
+            self._parts.append(_Part(cache, prompts, prompt_of, before, earlier, device))
+        rows = np.concatenate([np.flatnonzero(last), np.repeat(np.arange(len(counts)), earlier)])
+        slots = np.concatenate([(after - 1)[last > 0], np.repeat(before, earlier) + offsets(earlier)])
+        self.positions: Ints = prompts[prompt_of[rows]] + slots
+        self._slot = int(slots[0]) if len(rows) == cache.rows and slots.min() == slots.max() else None
+        self._places = None if self._slot is not None else self._everywhere(rows, slots)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Compute attention over prompt and own tokens, whose keys and values are kept."""
-        kept, voices = self._cache[layer], len(query)
-        for space, new in zip(kept.own, (key, value), strict=True):
-            self._write(space, new)
-        if self._hidden is None:
-            self._hidden = self._biases(query, voices)
-        keys, values = (space[:, :, : self._seen] for space in kept.own)
-        own = attend(self._rows.pad(query), keys, values, scale, self._hidden[1])
-        shared = attend(self._groups.pad(query), *kept.prompt, scale, self._hidden[0])
-        return merge(
-            [self._groups.unpad(part, voices) for part in shared],
-            [self._rows.unpad(part, voices) for part in own],
-        )
-
-    def _slots(self, voices: int) -> tuple[Tensor, Tensor]:
-        """Return row and slot of each new token, (V * N) each."""
-        rows = np.repeat(np.arange(len(self._counts)), self._counts)
-        slots = np.repeat(self._before, self._counts) + offsets(self._counts)
-        every = (np.arange(voices)[:, None] * len(self._counts) + rows).ravel()
+    def _everywhere(self, rows: Ints, slots: Ints) -> tuple[Tensor, Tensor]:
+        """Return row and slot of each token in each voice, (V * N) each."""
+        voices = self._cache.voices
+        every = (np.arange(voices)[:, None] * self._cache.rows + rows).ravel()
         both = torch.from_numpy(np.stack([every, np.tile(slots, voices)])).to(self._device)
         return both[0], both[1]
 
-    def _write(self, space: Tensor, new: Tensor) -> None:
-        tokens = new.transpose(1, 2).flatten(0, 1)
-        if self._places is None:
-            space[:, :, self._seen - 1] = tokens
-        else:
-            space[self._places[0], :, self._places[1]] = tokens
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Compute attention over prompt and own tokens, whose keys and values are kept."""
+        kept = self._cache[layer]
+        for space, new in zip(kept.own, (key, value), strict=True):
+            tokens = new.transpose(1, 2).flatten(0, 1)
+            if self._places is None:
+                space[:, :, self._slot] = tokens
+            else:
+                space[self._places[0], :, self._places[1]] = tokens
+        if len(self._parts) == 1:
+            return self._parts[0].attend(kept, query, scale)
+        pieces = query.split([part.tokens for part in self._parts], 2)
+        return torch.cat([p.attend(kept, q, scale) for p, q in zip(self._parts, pieces, strict=True)], 1)
 
-    def _biases(self, like: Tensor, voices: int) -> tuple[Tensor | None, Tensor | None]:
+
+class _Part:
+    """Some tokens of a continuation: at most ``counts`` for each row, one row after the other."""
+
+    def __init__(
+        self, cache: Cache, prompts: Ints, prompt_of: Ints, before: Ints, counts: Ints, device: torch.device
+    ) -> None:
+        self.tokens = int(counts.sum())
+        self._device = device
+        sizes = np.zeros_like(prompts)
+        np.add.at(sizes, prompt_of, counts)
+        self._groups = Ragged(sizes, device)
+        self._ends = prompts if prompts.min() < prompts.max() else None
+        self._seen = int((before + counts).max())
+        rows = np.flatnonzero(counts)
+        # Rows that are few are copied together; else they stay where they are, and the others idle.
+        self._picked = cache.index(rows, device) if 2 * len(rows) < cache.rows else None
+        if self._picked is not None:
+            before, counts = before[rows], counts[rows]
+        self._rows = Ragged(counts, device)
+        even = self._rows.width == 1 and int((before + counts).min()) == self._seen
+        self._before = None if even else before  # rows that have read equally much and one token each see all
+        self._biases: tuple[Tensor | None, Tensor | None] | None = None
+
+    def attend(self, kept: Layer, query: Tensor, scale: float) -> Tensor:
+        """Return V x tokens x heads x D."""
+        voices = len(query)
+        if self._biases is None:
+            self._biases = self._hidden(query, voices)
+        keys, values = (space[:, :, : self._seen] for space in kept.own)
+        if self._picked is not None:
+            keys, values = keys.index_select(0, self._picked), values.index_select(0, self._picked)
+        own = attend(self._rows.pad(query), keys, values, scale, self._biases[1])
+        shared = attend(self._groups.pad(query), *kept.prompt, scale, self._biases[0])
+        return merge(
+            [self._groups.unpad(x, voices) for x in shared], [self._rows.unpad(x, voices) for x in own]
+        )
+
+    def _hidden(self, like: Tensor, voices: int) -> tuple[Tensor | None, Tensor | None]:
         """Return what is added to the scores of prompts and of own tokens: -inf where nothing is to be seen."""
         shared = own = None
-        if self._lengths is not None:
-            ends = torch.from_numpy(self._lengths).to(self._device)[:, None]
-            shared = torch.arange(int(self._lengths.max()), device=self._device) >= ends
-            shared = _bias(shared[:, None, None], like, voices)
-        if not self._even:
-            last = torch.from_numpy(self._before).to(self._device)[:, None] + torch.arange(
-                self._rows.width, device=self._device
-            )
-            own = torch.arange(self._seen, device=self._device) > last[..., None]
-            own = _bias(own[:, None], like, voices)
+        if self._ends is not None:
+            places = np.arange(self._ends.max())
+            shared = _bias(places >= self._ends[:, None, None, None], like, voices)
+        if self._before is not None:
+            last = self._before[:, None, None, None] + np.arange(self._rows.width)[:, None]
+            own = _bias(np.arange(self._seen) > last, like, voices)
         return shared, own
 
 
-def _bias(hidden: Tensor, like: Tensor, voices: int) -> Tensor:
-    bias = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
-    return bias.repeat(voices, 1, 1, 1)
+def _bias(hidden: NDArray[np.bool_], like: Tensor, voices: int) -> Tensor:
+    mask = torch.from_numpy(hidden).to(like.device)
+    bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill_(mask, -torch.inf)
+    return bias.repeat(voices, 1, 1, 1) if voices > 1 else bias
