@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 LOGITS_AT_ONCE = 2**23
 """Logits that are held at a time: 32 MB of float32."""
-
 
 Head = tuple[Tensor, Tensor | None]
 """Weight (rows x width) and bias (rows) of the part of the language head that takes part."""
@@ -56,30 +54,16 @@ def chosen_tokens(
         allowed: Out of what; None: every token is allowed everywhere.
         temperature: Divides the logits.
         at_once: Most logits held at a time, at least those of one choice.
+
+    Returns:
+        Log-probabilities and entropies in single precision at least.
     """
-    weight, bias = head
-
-    def piece(states: Tensor, given: Tensor, sets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        mask = None if sets is None or allowed is None else allowed.masks[sets]
-        result: tuple[Tensor, Tensor, Tensor] = _Choose.apply(
-            functional.linear(states, weight, bias), given, mask, temperature
-        )
-        return result
-
-    size = max(1, at_once // len(weight))
-    if len(tokens) <= size:
-        return Chosen(*piece(hidden, tokens, None if allowed is None else allowed.mask_of))
-    parts = hidden.split(size), tokens.split(size)
-    sets = [None] * len(parts[0]) if allowed is None else allowed.mask_of.split(size)
-    pieces = [
-        checkpoint(piece, *part, use_reentrant=False, preserve_rng_state=False)
-        for part in zip(*parts, sets, strict=True)
-    ]
-    return Chosen(*(torch.cat(results) for results in zip(*pieces, strict=True)))
+    rows = max(1, at_once // len(head[0]))
+    return Chosen(*_ChosenTokens.apply(hidden, *head, tokens, allowed, temperature, rows))
 
 
-class _Choose(torch.autograd.Function):
-    """Log-softmax, one entry of it, and its entropy, keeping a single tensor of the logits' size.
+class _ChosenTokens(torch.autograd.Function):
+    """Logits, their log-softmax, one entry of it and its entropy, with a single tensor of the logits' size at a time.
 
     With p the probabilities, a the chosen token, H the entropy and t the temperature, the gradients to the logits are
     (1[a] - p) / t of the log-probability and -p (log p + H) / t of the entropy.
@@ -87,43 +71,104 @@ class _Choose(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tensor,
+        allowed: AllowedTokens | None,
+        temperature: float,
+        rows: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # A softmax over half-precision logits would lose what tells close choices apart.
-        exact = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-        scaled = exact if temperature == 1 else exact / temperature
-        if mask is not None:
-            # The lowest number instead of -inf: its probability is 0 as well, and 0 times it is not NaN.
-            scaled = scaled.masked_fill(~mask, torch.finfo(scaled.dtype).min)
-        logprobs = scaled.log_softmax(-1)
-        probabilities = logprobs.exp()
-        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
-        likeliest = chosen >= logprobs.amax(-1)
-        entropy = -logprobs.mul_(probabilities).sum(-1)
-        ctx.save_for_backward(probabilities, tokens, entropy)
-        ctx.temperature, ctx.dtype = temperature, logits.dtype
+        parts, results = [], []
+        for start in range(0, max(1, len(tokens)), rows):
+            part = slice(start, start + rows)
+            logits = functional.linear(hidden[part], weight, bias)
+            shifted = _shifted(logits, allowed, part, temperature)
+            exponentials = shifted.exp()
+            total = exponentials.sum(-1)
+            chosen = shifted.gather(1, tokens[part, None])[:, 0]
+            entropy = total.log() - shifted.mul_(exponentials).sum(-1) / total
+            results.append((chosen - total.log(), entropy, chosen >= 0))  # the largest was shifted to 0
+            parts.append((exponentials, total))
+            if len(tokens) > rows:
+                parts.clear()
+        logprobs, entropy, likeliest = (torch.cat(pieces) for pieces in zip(*results, strict=True))
+        ctx.save_for_backward(hidden, weight, bias, tokens, entropy, *parts[0] if parts else ())
+        ctx.allowed, ctx.temperature, ctx.rows, ctx.kind = allowed, temperature, rows, logits.dtype
         ctx.mark_non_differentiable(likeliest)
         ctx.set_materialize_grads(False)
-        return chosen, entropy, likeliest
+        return logprobs, entropy, likeliest
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, grad_chosen: Tensor | None, grad_entropy: Tensor | None, _: None
-    ) -> tuple[Tensor | None, None, None, None]:
-        probabilities, tokens, entropy = ctx.saved_tensors
-        if grad_chosen is None and grad_entropy is None:
-            return None, None, None, None
-        of_p = torch.zeros_like(entropy)
-        if grad_chosen is not None:
-            of_p = of_p - grad_chosen
-        if grad_entropy is not None:
-            of_p = of_p - grad_entropy * entropy
-        grad = probabilities * of_p[:, None]
-        if grad_entropy is not None:
-            grad.addcmul_(torch.special.entr(probabilities), grad_entropy[:, None])
-        if grad_chosen is not None:
-            grad.scatter_add_(1, tokens[:, None], grad_chosen[:, None])
-        if ctx.temperature != 1:
-            grad.div_(ctx.temperature)
-        return grad.to(ctx.dtype), None, None, None
+        ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None, _: None
+    ) -> tuple[Any, ...]:
+        hidden, weight, bias, tokens, entropy, *kept = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        of_hidden = torch.empty_like(hidden) if wanted[0] else None
+        of_weight = torch.zeros_like(weight) if wanted[1] else None
+        of_bias = torch.zeros_like(bias) if wanted[2] else None
+        # Under autocast, products of the backward pass are of the numbers that those of the forward pass were of.
+        rows, kind = ctx.rows, ctx.kind
+        narrow = weight.to(kind)
+        for start in range(0, len(tokens), rows):
+            part = slice(start, start + rows)
+            if kept:
+                exponentials, total = kept
+            else:
+                logits = functional.linear(
+                    hidden[part].to(kind), narrow, None if bias is None else bias.to(kind)
+                )
+                exponentials = _shifted(logits, ctx.allowed, part, ctx.temperature).exp_()
+                total = exponentials.sum(-1)
+            grad = _to_logits(
+                exponentials,
+                total,
+                tokens[part],
+                entropy[part],
+                None if grad_logprobs is None else grad_logprobs[part] / ctx.temperature,
+                None if grad_entropy is None else grad_entropy[part] / ctx.temperature,
+            ).to(kind)
+            if of_hidden is not None:
+                of_hidden[part] = grad @ narrow
+            if of_weight is not None:
+                of_weight += grad.mT @ hidden[part].to(kind)
+            if of_bias is not None:
+                of_bias += grad.sum(0)
+        return of_hidden, of_weight, of_bias, None, None, None, None
+
+
+def _shifted(logits: Tensor, allowed: AllowedTokens | None, part: slice, temperature: float) -> Tensor:
+    """Return logits as they count, less the largest of each row; what is not allowed is the lowest number."""
+    # A softmax over half-precision logits would lose what tells close choices apart.
+    exact = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    if temperature != 1:
+        exact = exact.div_(temperature)
+    if allowed is not None:
+        # The lowest number instead of -inf: its exponential is 0 as well, and 0 times it is not NaN.
+        exact = exact.masked_fill_(~allowed.masks[allowed.mask_of[part]], torch.finfo(exact.dtype).min)
+    return exact.sub_(exact.amax(-1, keepdim=True))
+
+
+def _to_logits(
+    exponentials: Tensor,
+    total: Tensor,
+    tokens: Tensor,
+    entropy: Tensor,
+    grad_logprobs: Tensor | None,
+    grad_entropy: Tensor | None,
+) -> Tensor:
+    """Return the gradient to logits, n x rows, of those to log-probabilities and entropies, n each."""
+    of_p = torch.zeros_like(total)
+    if grad_logprobs is not None:
+        of_p -= grad_logprobs
+    if grad_entropy is not None:
+        of_p -= grad_entropy * entropy
+    grad = exponentials * (of_p / total)[:, None]
+    if grad_entropy is not None:
+        grad.addcmul_(torch.special.entr(exponentials / total[:, None]), grad_entropy[:, None])
+    if grad_logprobs is not None:
+        grad.scatter_add_(1, tokens[:, None], grad_logprobs[:, None])
+    return grad

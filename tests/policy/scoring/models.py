@@ -19,12 +19,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": LLAMA | {"tie_word_embeddings": True},
     "qwen3": LLAMA | {"head_dim": 8},
     "mistral": LLAMA | {"sliding_window": 5},
+    "gemma": LLAMA | {"head_dim": 6},
     "gpt_neox": SMALL | {"intermediate_size": 40, "max_position_embeddings": 64},
     "gpt2": {"vocab_size": VOCABULARY, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "bloom": {"vocab_size": VOCABULARY, "hidden_size": 24, "n_layer": 2, "n_head": 4},
     "mamba": {"vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 4},
 }
-SHARING = ("llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gpt2")
+SHARING = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gpt_neox", "gpt2")
 
 
 def tiny_model(kind: str, dtype: torch.dtype = torch.double, **changes: Any) -> Any:
