@@ -35,7 +35,7 @@ class Plan:
 
     Attributes:
         steps: In an order in which every link points back; only what an output needs.
-        outputs: Keys of the output nodes, in the graph's order.
+        outputs: Keys of the output nodes, in the graph's order: those that keep an image, or else that show one.
     """
 
     steps: tuple[Evaluation, ...]
@@ -54,7 +54,11 @@ def plan_graph(graph: Mapping[str, Any]) -> Plan:
         ExecutionError: A class cannot be executed, a link points nowhere, links run in a circle, or no node
             is an output.
     """
-    outputs = [name for name, node in graph.items() if find_node(node["class_type"]).output]
+    ends = {name: find_node(node["class_type"]).output for name, node in graph.items()}
+    # What is only looked at is evaluated if there is nothing else.
+    outputs = [name for name, end in ends.items() if end == "kept"] or [
+        name for name, end in ends.items() if end
+    ]
     if not outputs:
         raise ExecutionError("the graph has no output; end it with SaveImage")
     needed: dict[str, list[str]] = {}  # no sets: the order of steps is the same in every process

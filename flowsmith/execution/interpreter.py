@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowsmith.execution.board import Board, Job, Outcome
 from flowsmith.execution.cache import Cache
+from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.graph import Plan
 from flowsmith.execution.library import ModelLibrary
 
@@ -34,7 +35,9 @@ class Interpreter:
         yield from board.recalled
         while batch := board.next_batch(self._batch_size):
             for job, outcome in zip(batch, self._evaluate(batch, board), strict=True):
-                if outcome.values and all(isinstance(value, Tensor) for value in outcome.values):
+                if outcome.values and all(
+                    isinstance(value, Tensor | Conditioning) for value in outcome.values
+                ):
                     self._memory.put(job.step.key, outcome)
                 yield from board.finish(job, outcome)
 

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowsmith.execution.denoiser import Prediction
+from flowsmith.execution.conditioning import NetworkConditions
 from flowsmith.execution.errors import ExecutionError
-from flowsmith.execution.sigmas import NoiseTable
+from flowsmith.execution.patches import NO_PATCHES, Patches
+from flowsmith.execution.prediction import Prediction
+from flowsmith.execution.sigmas import Table
 from flowsmith.execution.text import TextEncoder
 
 _PIXELS_AT_ONCE = 1 << 22  # of images together; 16 of 512 x 512, so that memory does not follow the batch
@@ -49,30 +51,39 @@ class DiffusionModel:
         table: Its noise levels.
         prediction: What it predicts.
         latent: The latents that it works on.
-        rescale: Share of its own contrast that a guided guess gets back; see `Denoiser`.
+        patches: What is done beside its weights.
+        joint_text: Whether text and picture attend to each other in one sequence, so that a text of other length
+            is another input; a UNet only reads the text, and reads it the same when it is repeated.
         device: Where it lives.
         dtype: Number type of its weights.
     """
 
     key: str
     unet: nn.Module
-    table: NoiseTable
+    table: Table
     prediction: Prediction
     latent: LatentFormat
-    rescale: float = 0.0
+    patches: Patches = NO_PATCHES
+    joint_text: bool = False
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
 
-    def __call__(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        """Run the UNet on scaled latents [n, c, h, w] and text encodings [n, tokens, width]."""
-        output: Tensor = self.unet(latents, timestep, encoder_hidden_states=text, return_dict=False)[0]
+    def __call__(self, latents: Tensor, timestep: Tensor, told: NetworkConditions) -> Tensor:
+        """Run the UNet on scaled latents [n, c, h, w] under what it is told, row by row."""
+        output: Tensor = self.unet(latents, timestep, encoder_hidden_states=told.states, return_dict=False)[0]
         return output
 
-    def rescaled(self, share: float) -> "DiffusionModel":
-        """Return the model with its guided guesses rescaled; an earlier rescaling is replaced."""
-        if share == self.rescale:
+    def patched(self, **changes: Any) -> "DiffusionModel":
+        """Return the model with some of its `Patches` set; weights stay shared."""
+        patches = replace(self.patches, **changes)
+        if patches == self.patches:
             return self
-        return replace(self, key=f"{self.key} + RescaleCFG * {share!r}", rescale=share)
+        said = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+        return replace(self, key=f"{self.key} + {said}", patches=patches)
+
+    def sampled_as(self, said: str, table: Table, prediction: Prediction) -> "DiffusionModel":
+        """Return the model with other noise levels or another reading of its output; ``said`` goes into the key."""
+        return replace(self, key=f"{self.key} + {said}", table=table, prediction=prediction)
 
 
 @dataclass(frozen=True, eq=False)

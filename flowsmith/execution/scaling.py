@@ -20,16 +20,51 @@ def scale_by(x: Tensor, method: str, factor: float) -> Tensor:
     Raises:
         ExecutionError: Unknown method, or nothing would be left of the picture.
     """
+    return scale_to(x, method, *scaled_size(x.shape[-2], x.shape[-1], factor))
+
+
+def scale_to(x: Tensor, method: str, height: int, width: int, cut: bool = False) -> Tensor:
+    """Resize ``x`` [n, c, h, w] as `scale_by` does, to a given size.
+
+    Args:
+        x: Images or latents.
+        method: How.
+        height: To be had.
+        width: To be had.
+        cut: Cut off what the new sides' ratio has no room for, half of it on either side; otherwise the picture is
+            stretched.
+
+    Raises:
+        ExecutionError: Unknown method, or nothing would be left of the picture.
+    """
     if method not in get_args(Method):
         raise ExecutionError(
             f"upscale_method={method!r} is unknown; use one of {', '.join(get_args(Method))}"
         )
-    height, width = scaled_size(x.shape[-2], x.shape[-1], factor)
+    if min(height, width) < 1:
+        raise ExecutionError(f"{width} x {height} is no size; use 1 or more")
+    if cut:
+        x = _centre_of_ratio(x, height, width)
     if method == "bislerp":
         return bislerp(x, height, width)
     if method == "lanczos":
         return lanczos(x, height, width)
     return F.interpolate(x, size=(height, width), mode=method)
+
+
+def _centre_of_ratio(x: Tensor, height: int, width: int) -> Tensor:
+    old_height, old_width = x.shape[-2:]
+    old, new = old_width / old_height, width / height
+    left = round((old_width - old_width * (new / old)) / 2) if old > new else 0
+    top = round((old_height - old_height * (old / new)) / 2) if old < new else 0
+    return x[..., top : old_height - top, left : old_width - left]
+
+
+def sides_in_ratio(width: int, height: int, old_width: int, old_height: int) -> tuple[int, int]:
+    """Return width and height; one that is 0 follows from the other and the old ratio, at least 1."""
+    if not width:
+        return max(1, round(old_width * height / old_height)), height
+    return width, height or max(1, round(old_height * width / old_width))
 
 
 def scaled_size(height: int, width: int, factor: float) -> tuple[int, int]:

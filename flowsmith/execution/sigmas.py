@@ -1,35 +1,40 @@
-"""Noise levels as ComfyUI computes them: the model's table of sigmas, and schedules over it.
+"""Noise levels that networks were trained on, as ComfyUI counts them.
 
-Sigma is the noise's standard deviation over the signal's, ``sqrt((1 - a) / a)`` with a the running product of
-``1 - beta``. Between its steps a sampler asks for sigmas that are not in the table; the network is then given
-the *nearest integer* timestep (diffusers' Karras schedules pass fractions, which gives other images).
+Sigma is the noise's share of what is sampled. For variance-preserving training it is the noise's standard deviation
+over the signal's, ``sqrt((1 - a) / a)`` with a the running product of ``1 - beta``; latents are sampled as
+``clean + sigma * noise`` and scaled to unit variance for the network. For rectified flow they are
+``(1 - sigma) * clean + sigma * noise`` with sigma from 0 to 1, and the network sees them as they are.
+
+Between its steps a sampler asks for sigmas that are in no table; a network of discrete timesteps is then given the
+*nearest integer* one (diffusers' Karras schedules pass fractions, which gives other images).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from flowsmith.execution.errors import ExecutionError
-
 BetaSchedule = Literal["scaled_linear", "linear"]
+
+_LEAST_SIGNAL = 4.8973451890853435e-08  # what ComfyUI puts for none, whose sigma would be infinite
+_FLOW_TIMESTEPS = 1000.0  # a flow's timestep is sigma in thousandths
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseTable:
-    """The sigmas that a network was trained on.
+    """The sigmas of variance-preserving training.
 
     Attributes:
-        sigmas: float32, one per training timestep, ascending.
+        sigmas: float32, one per timestep that is used, ascending.
         log_sigmas: Their natural logarithms.
+        stride: Training timesteps from one to the next; distilled networks know some of them only.
     """
 
     sigmas: Tensor
     log_sigmas: Tensor
+    stride: int = 1
 
     @classmethod
     def from_betas(
@@ -42,7 +47,11 @@ class NoiseTable:
         """Build the table of a variance-preserving process (the defaults are Stable Diffusion's)."""
         power = 2 if schedule == "scaled_linear" else 1
         betas = torch.linspace(start ** (1 / power), end ** (1 / power), steps, dtype=torch.float64) ** power
-        signal = torch.cumprod(1 - betas, 0)
+        return cls.from_signal(torch.cumprod(1 - betas, 0))
+
+    @classmethod
+    def from_signal(cls, signal: Tensor) -> "NoiseTable":
+        """Build it from the signal's shares of the variance (float64, descending, above 0)."""
         sigmas = ((1 - signal) / signal).sqrt()
         return cls(sigmas.float(), sigmas.log().float())
 
@@ -58,101 +67,105 @@ class NoiseTable:
 
     def timestep(self, sigma: float) -> int:
         """Return the training timestep whose log sigma is nearest."""
-        return int((self.log_sigmas - math.log(sigma)).abs().argmin())
+        nearest = int((self.log_sigmas - math.log(sigma)).abs().argmin())
+        return nearest * self.stride + self.stride - 1
 
     def sigma(self, timestep: float) -> float:
         """Return the sigma of a fractional timestep, interpolated in log sigma."""
-        timestep = min(max(timestep, 0.0), len(self.sigmas) - 1.0)
-        low = math.floor(timestep)
-        part = timestep - low
+        place = (timestep - (self.stride - 1)) / self.stride
+        place = min(max(place, 0.0), len(self.sigmas) - 1.0)
+        low = math.floor(place)
+        part = place - low
         high = min(low + 1, len(self.sigmas) - 1)
         return math.exp((1 - part) * float(self.log_sigmas[low]) + part * float(self.log_sigmas[high]))
 
+    def after(self, share: float) -> float:
+        """Return the sigma that is reached after a share of the way from noise (0) to picture (1)."""
+        if share <= 0:
+            return math.inf
+        return self.sigma((1 - share) * (len(self.sigmas) * self.stride - 1)) if share < 1 else 0.0
 
-def normal(table: NoiseTable, steps: int) -> list[float]:
-    """Evenly spaced timesteps, from the last of the table to its first."""
-    last = float(table.timestep(table.maximum))
-    return [table.sigma(t) for t in torch.linspace(last, 0.0, steps).tolist()] + [0.0]
+    def scaled(self, x: Tensor, sigma: float) -> Tensor:
+        """Return noisy latents as the network sees them."""
+        return x / math.sqrt(sigma**2 + 1)
+
+    def noised(self, latents: Tensor, noise: Tensor, sigma: float) -> Tensor:
+        """Add noise of level ``sigma``; at the table's greatest it is of the process' full variance."""
+        whole = sigma > self.maximum or math.isclose(sigma, self.maximum, rel_tol=1e-5)
+        return noise * (math.sqrt(1 + sigma**2) if whole else sigma) + latents
+
+    def handed_on(self, x: Tensor, sigma: float) -> Tensor:
+        """Return latents that still hold noise of ``sigma`` as they leave a sampling node."""
+        return x
+
+    def without_signal_at_the_end(self) -> "NoiseTable":
+        """Return the table with its last signal brought to zero (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
+        root = (1 / (self.sigmas.double() ** 2 + 1)).sqrt()
+        signal = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+        signal[-1] = _LEAST_SIGNAL
+        return NoiseTable.from_signal(signal)
+
+    def every(self, stride: int) -> "NoiseTable":
+        """Return the table of each ``stride``-th timestep, the last one among them."""
+        kept = slice(stride - 1, None, stride)
+        return NoiseTable(self.sigmas[kept], self.log_sigmas[kept], stride)
 
 
-def karras(table: NoiseTable, steps: int) -> list[float]:
-    """Evenly spaced seventh roots of sigma (Karras et al. 2022, arXiv 2206.00364, equation 5)."""
-    rho = 7.0
-    low, high = table.minimum ** (1 / rho), table.maximum ** (1 / rho)
-    return [(high + part * (low - high)) ** rho for part in torch.linspace(0, 1, steps).tolist()] + [0.0]
+@dataclass(frozen=True, eq=False)
+class FlowTable:
+    """The sigmas of a rectified flow (Esser et al. 2024, arXiv 2403.03206).
 
-
-def simple(table: NoiseTable, steps: int) -> list[float]:
-    """Every n-th entry of the table, counted from its noisy end."""
-    stride = len(table.sigmas) / steps
-    return [float(table.sigmas[-(1 + int(k * stride))]) for k in range(steps)] + [0.0]
-
-
-def exponential(table: NoiseTable, steps: int) -> list[float]:
-    """Evenly spaced logarithms of sigma, from the greatest of the table to its least."""
-    low, high = math.log(table.minimum), math.log(table.maximum)
-    return [math.exp(high + part * (low - high)) for part in torch.linspace(0, 1, steps).tolist()] + [0.0]
-
-
-def sgm_uniform(table: NoiseTable, steps: int) -> list[float]:
-    """Evenly spaced timesteps as `normal` has them, but the first one counts as one step from the clean end."""
-    last = float(table.timestep(table.maximum))
-    return [table.sigma(t) for t in torch.linspace(last, 0.0, steps + 1).tolist()[:-1]] + [0.0]
-
-
-def beta(table: NoiseTable, steps: int) -> list[float]:
-    """Timesteps at even quantiles of Beta(0.6, 0.6), which is densest at both ends.
-
-    Source: Lee et al. 2024, "Beta Sampling is All You Need" (arXiv 2407.12173), section 4. Quantiles start at 1
-    and stop short of 0, and are rounded to entries of the table. Entries that repeat, which happens first at
-    about 140 steps, are used once: fewer steps than asked.
+    Attributes:
+        shift: s in sigma = s t / (1 + (s - 1) t), t from 0 to 1: how much of the time is spent at high noise
+            (their equation 23; Flux.1 writes s as e^mu).
+        sigmas: float32, ascending to 1, for even t.
     """
-    from scipy.special import betaincinv  # scipy.stats.beta.ppf, in a third of a second less of importing
 
-    last = len(table.sigmas) - 1
-    quantiles = betaincinv(0.6, 0.6, 1 - np.linspace(0, 1, steps, endpoint=False))
-    timesteps = dict.fromkeys(np.rint(quantiles * last).astype(int).tolist())
-    return [float(table.sigmas[t]) for t in timesteps] + [0.0]
+    shift: float
+    sigmas: Tensor
+
+    @classmethod
+    def from_shift(cls, shift: float, steps: int = 1000) -> "FlowTable":
+        """Build the table (Stable Diffusion 3: 3.0 and 1000; Flux.1 dev: e^1.15, schnell: 1.0, and 10000)."""
+        time = torch.arange(1, steps + 1, dtype=torch.float32) / steps
+        return cls(shift, shift * time / (1 + (shift - 1) * time))
+
+    @property
+    def minimum(self) -> float:
+        """The least sigma of the table."""
+        return float(self.sigmas[0])
+
+    @property
+    def maximum(self) -> float:
+        """The greatest sigma of the table, 1."""
+        return float(self.sigmas[-1])
+
+    def timestep(self, sigma: float) -> float:
+        """Return what the network is told: sigma itself, in thousandths."""
+        return sigma * _FLOW_TIMESTEPS
+
+    def sigma(self, timestep: float) -> float:
+        """Return the sigma at a time in thousandths. It is `timestep`'s inverse for a shift of 1 only."""
+        time = timestep / _FLOW_TIMESTEPS
+        return self.shift * time / (1 + (self.shift - 1) * time)
+
+    def after(self, share: float) -> float:
+        """Return the sigma that is reached after a share of the way from noise (0) to picture (1)."""
+        if share <= 0:
+            return math.inf
+        return self.sigma((1 - share) * _FLOW_TIMESTEPS) if share < 1 else 0.0
+
+    def scaled(self, x: Tensor, sigma: float) -> Tensor:
+        """Return noisy latents as the network sees them: as they are."""
+        return x
+
+    def noised(self, latents: Tensor, noise: Tensor, sigma: float) -> Tensor:
+        """Mix latents with noise of level ``sigma``."""
+        return noise * sigma + latents * (1 - sigma)
+
+    def handed_on(self, x: Tensor, sigma: float) -> Tensor:
+        """Return latents that still hold noise of ``sigma`` in the form that `noised` takes, without noise, back."""
+        return x / (1 - sigma) if sigma < 1 else x
 
 
-SCHEDULERS: dict[str, Callable[[NoiseTable, int], list[float]]] = {
-    "normal": normal,
-    "karras": karras,
-    "simple": simple,
-    "exponential": exponential,
-    "sgm_uniform": sgm_uniform,
-    "beta": beta,
-}
-
-
-def sampling_sigmas(
-    table: NoiseTable, scheduler: str, steps: int, denoise: float = 1.0, discard_penultimate: bool = False
-) -> list[float]:
-    """Return the sigmas that a KSampler node steps through, descending to 0.
-
-    Args:
-        table: The network's own noise levels.
-        scheduler: Name of a schedule.
-        steps: Number of steps taken, at least 1.
-        denoise: Share of the whole way that is taken, in (0, 1]; below 1 a schedule of
-            ``int(steps / denoise)`` steps is made and its last ``steps`` are walked.
-            At 0 nothing is left to do: an empty list.
-        discard_penultimate: Make the schedule one step longer and leave out its last sigma above 0, as
-            ComfyUI does for some samplers (`Sampler.discards_penultimate` says for which).
-
-    Raises:
-        ExecutionError: Unknown scheduler, or fewer than one step.
-    """
-    if scheduler not in SCHEDULERS:
-        raise ExecutionError(
-            f"scheduler={scheduler!r} cannot be run here; use one of {', '.join(SCHEDULERS)}"
-        )
-    if steps < 1:
-        raise ExecutionError(f"steps={steps}: nothing would be sampled; use 1 or more")
-    if not denoise > 0:
-        return []
-    whole = steps if denoise > 0.9999 else int(steps / denoise)
-    sigmas = SCHEDULERS[scheduler](table, whole + 1 if discard_penultimate else whole)
-    if discard_penultimate:
-        del sigmas[-2]
-    return sigmas[-(steps + 1) :]
+Table: TypeAlias = NoiseTable | FlowTable

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from flowsmith.execution.conditioning import TextEncoding
 from flowsmith.execution.errors import ExecutionError
 from flowsmith.execution.prompt_weights import weighted_segments
 
@@ -101,7 +102,7 @@ class TextEncoder:
             current = current + tokens
         return [self._framed(tokens) for tokens in [*done, current]]
 
-    def encode(self, texts: Sequence[str]) -> list[Tensor]:
+    def encode(self, texts: Sequence[str]) -> list[TextEncoding]:
         """Return one float32 encoding [chunks * length, width] a text.
 
         A token of weight w stands at ``empty + w * (token - empty)``, with ``empty`` the encoding of the
@@ -113,7 +114,10 @@ class TextEncoder:
         if any(w != 1.0 for chunks in parts for chunk in chunks for w in chunk.weights):
             wanted[empty.ids] = None
         outputs = self._run(list(wanted))
-        return [torch.cat([self._weighted(chunk, outputs, empty) for chunk in chunks]) for chunks in parts]
+        return [
+            TextEncoding(torch.cat([self._weighted(chunk, outputs, empty) for chunk in chunks]))
+            for chunks in parts
+        ]
 
     def _framed(self, tokens: Sequence[tuple[int, float]]) -> Chunk:
         pad = [self.tokenizer.pad_token_id] * (self.length - 2 - len(tokens))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from flowsmith.execution.nodes.image_sharpen import sharpen
+from flowsmith.execution.sharpness import sharpen
 from miniature import degrade as world
 from miniature.scenes import Scene, Setting, Style
 

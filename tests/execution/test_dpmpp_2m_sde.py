@@ -11,7 +11,8 @@ from torch import Tensor
 
 from flowsmith.execution.noise import StepNoise, starting_noise
 from flowsmith.execution.samplers import find_sampler
-from flowsmith.execution.sigmas import NoiseTable, karras
+from flowsmith.execution.schedules import karras
+from flowsmith.execution.sigmas import NoiseTable
 from tests.execution.gaussian import MEAN, SPREAD, gaussian_guess
 
 TABLE = NoiseTable.from_betas()

@@ -100,7 +100,7 @@ def check_by_hand(models: Path, executor: Executor, prompt: str, seed: int) -> N
     got = images(executor.render([RenderTask("x", flow(steps=2, cfg=2.0), prompt, seed)]))["x"]
     parts = ModelLibrary(models).checkpoint("tiny_a")
     with torch.no_grad():
-        positive, negative = parts.text.encode([prompt, ""])
+        positive, negative = (encoding.states for encoding in parts.text.encode([prompt, ""]))
         s0, s1 = parts.model.table.maximum, parts.model.table.minimum
         x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) * (1 + s0**2) ** 0.5
         for sigma, target, step in ((s0, s1, 999), (s1, 0.0, 0)):

@@ -5,7 +5,7 @@ import torch
 
 from flowsmith.execution import ExecutionError, ModelLibrary
 from flowsmith.execution.nodes import find_node
-from flowsmith.execution.nodes.image_sharpen import sharpen
+from flowsmith.execution.sharpness import sharpen
 from tests.execution.running import run
 
 SHARPEN = {"sharpen_radius": 1, "sigma": 1.0, "alpha": 1.0}

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from flowsmith.execution import Executor, ModelLibrary, RenderTask
+from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes import find_node
-from flowsmith.execution.nodes.ksampler_advanced import part_of
+from flowsmith.execution.nodes.sampling import part_of
 from flowsmith.execution.nodes.values import EmptyLatent
 from flowsmith.execution.samplers import SAMPLERS
-from flowsmith.execution.sigmas import NoiseTable, sampling_sigmas
+from flowsmith.execution.schedules import sampling_sigmas
+from flowsmith.execution.sigmas import Table
 from flowsmith.flows import Flow, Schema
 from tests.execution.gaussian import SPREAD, gaussian_guess
 from tests.execution.running import relative
@@ -31,7 +33,7 @@ def row(library: ModelLibrary, latent: Tensor | EmptyLatent, **changes: Any) -> 
     """Return inputs for either sampling node: 6 steps at guidance 3 from seed 7."""
     checkpoint = library.checkpoint("tiny_a")
     with torch.inference_mode():
-        positive, negative = checkpoint.text.encode(["red", ""])
+        positive, negative = map(Conditioning.of, checkpoint.text.encode(["red", ""]))
     texts = {"positive": positive, "negative": negative}
     how = {"steps": 6, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     part = {"add_noise": "enable", "start_at_step": 0, "end_at_step": 10000}
@@ -51,7 +53,7 @@ EMPTY = EmptyLatent(48, 64)
 class Perfect(nn.Module):
     """The network that knows the noise in Gaussian pixels; a random one takes none away."""
 
-    def __init__(self, table: NoiseTable) -> None:
+    def __init__(self, table: Table) -> None:
         super().__init__()
         self.table = table
 
@@ -118,15 +120,14 @@ def test_a_later_start_adds_the_noise_of_its_step(library: ModelLibrary) -> None
 
 
 def test_parts_by_hand() -> None:
-    sigmas = [14.0, 6.0, 3.0, 1.0, 0.0]
+    sigmas = (14.0, 6.0, 3.0, 1.0, 0.0)
     assert part_of(sigmas, 0, 10000, False) == sigmas
     assert part_of(sigmas, 0, 4, True) == sigmas
-    assert part_of(sigmas, 0, 2, True) == [14.0, 6.0, 3.0]
-    assert part_of(sigmas, 1, 3, True) == [6.0, 3.0, 1.0]
-    assert part_of(sigmas, 1, 3, False) == [6.0, 3.0, 0.0]
+    assert part_of(sigmas, 0, 2, True) == (14.0, 6.0, 3.0)
+    assert part_of(sigmas, 1, 3, True) == (6.0, 3.0, 1.0)
+    assert part_of(sigmas, 1, 3, False) == (6.0, 3.0, 0.0)
     for start, end in ((4, 10000), (2, 2), (3, 1), (0, 0), (7, 9)):
-        assert part_of(sigmas, start, end, True) == part_of(sigmas, start, end, False) == []
-    assert sigmas == [14.0, 6.0, 3.0, 1.0, 0.0]
+        assert part_of(sigmas, start, end, True) == part_of(sigmas, start, end, False) == ()
 
 
 def test_no_step_leaves_the_latents_as_they_are(library: ModelLibrary) -> None:
@@ -146,7 +147,7 @@ def test_rows_of_one_part_share_a_batch_and_others_do_not(library: ModelLibrary)
     unlike: list[dict[str, Any]] = [
         {"start_at_step": 1}, {"end_at_step": 4}, {"add_noise": "disable"}, {"steps": 7}, {"cfg": 1.0},
         {"return_with_leftover_noise": "enable"}, {"scheduler": "karras"}, {"sampler_name": "heun"},
-        {"model": library.checkpoint("tiny_a").model.rescaled(0.5)}, {"latent_image": EmptyLatent(48, 48)},
+        {"model": library.checkpoint("tiny_a").model.patched(rescale=0.5)}, {"latent_image": EmptyLatent(48, 48)},
     ]  # fmt: skip
     groups = {node.group({**rows[0], **change}) for change in unlike}
     assert len(groups | {node.group(rows[0])}) == 1 + len(unlike)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from flowsmith.execution import ExecutionError, Executor, ModelLibrary, RenderTask
-from flowsmith.execution.denoiser import Denoiser, Prediction
+from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.nodes import find_node
-from flowsmith.execution.sigmas import NoiseTable
+from flowsmith.execution.prediction import Prediction
+from flowsmith.execution.text import TextEncoder
 from flowsmith.flows import Flow, Schema
+from tests.execution.denoising import denoiser
 from tests.execution.running import run
 from tests.tiny_world import tiny_graph
-
-TABLE = NoiseTable.from_betas()
 
 
 def outputs_of_texts(scaled: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
@@ -45,23 +45,23 @@ def test_rescaling_is_the_papers_in_terms_of_v(prediction: Prediction) -> None:
     rescaled = mixed * (vs[0].std() / mixed.std())
     final = 0.7 * rescaled + 0.3 * mixed
     expected = signal * z - noise * final
-    how = ([positive], [negative], [6.0])
-    got = Denoiser(outputs_of_texts, TABLE, prediction, *how, rescale=0.7)(x, sigma)
+    how = ([positive], [negative], [6.0], (3, 3))
+    got = denoiser(outputs_of_texts, prediction, *how, rescale=0.7)(x, sigma)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    plain = Denoiser(outputs_of_texts, TABLE, prediction, *how)(x, sigma)
+    plain = denoiser(outputs_of_texts, prediction, *how)(x, sigma)
     assert float((got - plain).norm() / plain.norm()) > 0.1  # so it is no comparison of like and like
 
 
 def test_rows_are_rescaled_each_by_itself_and_unguided_ones_not_at_all() -> None:
     some = texts(4)
     x = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(6))
-    together = Denoiser(outputs_of_texts, TABLE, "epsilon", some[:2], some[2:], [3.0, 1.0], rescale=0.5)
+    together = denoiser(outputs_of_texts, "epsilon", some[:2], some[2:], [3.0, 1.0], (3, 3), rescale=0.5)
     guess = together(x, 1.5)
     for row, guidance in enumerate((3.0, 1.0)):
-        how = ([some[row]], [some[2 + row]], [guidance])
-        alone = Denoiser(outputs_of_texts, TABLE, "epsilon", *how, rescale=0.5)
+        how = ([some[row]], [some[2 + row]], [guidance], (3, 3))
+        alone = denoiser(outputs_of_texts, "epsilon", *how, rescale=0.5)
         torch.testing.assert_close(guess[row : row + 1], alone(x[row : row + 1], 1.5))
-    plain = Denoiser(outputs_of_texts, TABLE, "epsilon", [some[1]], [some[3]], [1.0])
+    plain = denoiser(outputs_of_texts, "epsilon", [some[1]], [some[3]], [1.0], (3, 3))
     torch.testing.assert_close(guess[1:], plain(x[1:], 1.5))
 
 
@@ -73,14 +73,19 @@ def test_the_patch_shares_weights_and_changes_the_key(models: Path) -> None:
     assert half.unet is model.unet
     other = run(library, "RescaleCFG", model=model, multiplier=0.7)
     last = run(library, "RescaleCFG", model=half, multiplier=0.7)
-    assert (other.rescale, last.rescale) == (0.7, 0.7)
+    assert (other.patches.rescale, last.patches.rescale) == (0.7, 0.7)
     undone = run(library, "RescaleCFG", model=half, multiplier=0.0)
-    assert undone.rescale == 0.0
+    assert undone.patches.rescale == 0.0
     assert len({one.key for one in (model, half, other)}) == 3
     lora, _ = library.with_lora(half, library.checkpoint("tiny_a").text, "tiny.safetensors", 1.0, 1.0)
     plain, _ = library.with_lora(model, library.checkpoint("tiny_a").text, "tiny.safetensors", 1.0, 1.0)
-    assert lora.rescale == 0.5
+    assert lora.patches.rescale == 0.5
     assert lora.key != plain.key
+
+
+def encoded(library: ModelLibrary, clip: TextEncoder, text: str) -> Tensor:
+    conditioning: Conditioning = run(library, "CLIPTextEncode", clip=clip, text=text)
+    return conditioning.parts[0].states
 
 
 def test_an_earlier_layer_is_what_a_shorter_encoder_ends_in(models: Path) -> None:
@@ -94,17 +99,15 @@ def test_an_earlier_layer_is_what_a_shorter_encoder_ends_in(models: Path) -> Non
         rows = torch.tensor([chunk.ids for chunk in clip.chunks(text)])
         with torch.inference_mode():
             expected = short(rows).last_hidden_state.flatten(0, 1)
-        got = run(library, "CLIPTextEncode", clip=skipped, text=text)
+        got = encoded(library, skipped, text)
         torch.testing.assert_close(got, expected)
-        assert not torch.allclose(got, run(library, "CLIPTextEncode", clip=clip, text=text), atol=1e-2)
+        assert not torch.allclose(got, encoded(library, clip, text), atol=1e-2)
 
 
 def test_weights_move_away_from_the_empty_text_of_the_same_layer(models: Path) -> None:
     library = ModelLibrary(models)
     skipped = library.checkpoint("tiny_a").text.stopped_at(-2)
-    weighted, plain, empty = (
-        run(library, "CLIPTextEncode", clip=skipped, text=text) for text in ("(re:1.5)", "re", "")
-    )
+    weighted, plain, empty = (encoded(library, skipped, text) for text in ("(re:1.5)", "re", ""))
     torch.testing.assert_close(weighted[1], empty[1] + 1.5 * (plain[1] - empty[1]))
 
 

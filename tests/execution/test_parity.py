@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowsmith.execution import ModelLibrary
 from flowsmith.execution.samplers import SAMPLERS
-from flowsmith.execution.sigmas import SCHEDULERS
+from flowsmith.execution.schedules import SCHEDULERS
 from tests.execution.running import RECORDED, Graph, evaluate, relative
 from tests.tiny_world import tiny_graph
 
@@ -35,7 +35,7 @@ def test_text_encodings(library: ModelLibrary, parity: Path) -> None:
         encodings = library.checkpoint("tiny.safetensors").text.encode(list(texts.values()))
     with np.load(parity / "text_encodings.npz") as recorded:
         for name, got in zip(texts, encodings, strict=True):
-            assert relative(got, torch.from_numpy(recorded[name])[0]) < 1e-3, name
+            assert relative(got.states, torch.from_numpy(recorded[name])[0]) < 1e-3, name
 
 
 # What is recorded of the deterministic samplers and the schedulers that are executed here.

@@ -79,7 +79,7 @@ def test_a_refining_flow_is_its_parts_in_a_row(root: Path) -> None:
         sharp = (large + 0.5 * (large - blur)).clamp(0, 1)
         checkpoint = library.checkpoint("tiny_a")
         latent = checkpoint.vae.model.encode(sharp * 2 - 1).latent_dist.mean
-        texts = checkpoint.text.encode(["red", ""])
+        texts = [encoding.states for encoding in checkpoint.text.encode(["red", ""])]
         table, unet = checkpoint.model.table, checkpoint.model.unet
         schedule = [table.sigma(t) for t in torch.linspace(999.0, 0.0, 10).tolist()] + [0.0]
         sigmas = schedule[-5:]

@@ -11,7 +11,8 @@ from torch import Tensor
 from flowsmith.execution import ExecutionError
 from flowsmith.execution.samplers import SAMPLERS, find_sampler
 from flowsmith.execution.samplers.euler_ancestral import split_step
-from flowsmith.execution.sigmas import SCHEDULERS, NoiseTable, karras, sampling_sigmas
+from flowsmith.execution.schedules import SCHEDULERS, karras, sampling_sigmas
+from flowsmith.execution.sigmas import NoiseTable
 from tests.execution.gaussian import MEAN, SPREAD, exact, gaussian_guess, no_noise
 
 TABLE = NoiseTable.from_betas()

@@ -1,4 +1,5 @@
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from flowsmith.execution import ExecutionError
 from flowsmith.execution.samplers import SAMPLERS
-from flowsmith.execution.sigmas import SCHEDULERS, NoiseTable, beta, normal, sampling_sigmas
+from flowsmith.execution.schedules import SCHEDULERS, beta, normal, sampling_sigmas
+from flowsmith.execution.sigmas import NoiseTable
 
 TABLE = NoiseTable.from_betas()
 
@@ -21,6 +23,9 @@ GOLDEN = {
     ("exponential", 4, 1.0): [14.614640, 1.840024, 0.231664, 0.029167, 0.0],
     ("sgm_uniform", 4, 1.0): [14.614640, 4.086081, 1.615580, 0.695150, 0.0],
     ("beta", 4, 1.0): [14.614641, 5.686592, 1.618279, 0.515391, 0.0],
+    ("ddim_uniform", 4, 1.0): [4.116696, 1.623692, 0.698398, 0.041314, 0.0],
+    ("linear_quadratic", 4, 1.0): [14.614633, 14.431950, 14.249267, 10.595609, 0.0],
+    ("kl_optimal", 4, 1.0): [14.614633, 1.597066, 0.572914, 0.029167, 0.0],
     ("normal", 1, 1.0): [14.614640, 0.0],
     ("simple", 1, 1.0): [14.614641, 0.0],
     ("normal", 8, 0.6): [2.148592, 1.615580, 1.228068, 0.932358, 0.695150, 0.493552, 0.305776, 0.029167, 0.0],
@@ -39,8 +44,7 @@ def test_all_recorded_sigmas(parity: Path) -> None:
     compared = 0
     for name, sigmas in recorded.pop("per_sampler_set_steps").items():
         sampler, scheduler, steps, denoise = name.split("/")
-        # What "dpm_2" asks for is recorded too, though it is no sampler here.
-        discard = SAMPLERS[sampler].discards_penultimate if sampler in SAMPLERS else "dpm_2" in sampler
+        discard = SAMPLERS[sampler].discards_penultimate
         got = sampling_sigmas(
             TABLE, scheduler, int(steps), float(denoise.removeprefix("denoise=")), discard_penultimate=discard
         )
@@ -48,10 +52,13 @@ def test_all_recorded_sigmas(parity: Path) -> None:
         compared += 1
     for name, sigmas in recorded.items():
         scheduler, steps = name.split("/")
-        if scheduler in SCHEDULERS:
-            assert sampling_sigmas(TABLE, scheduler, int(steps)) == pytest.approx(sigmas, rel=1e-5, abs=1e-6)
-            compared += 1
-    assert compared == 15 + 30
+        if name == "kl_optimal/1":  # ComfyUI divides by zero; here it is the greatest sigma
+            sigmas[0] = TABLE.maximum
+        assert sampling_sigmas(TABLE, scheduler, int(steps)) == pytest.approx(sigmas, rel=1e-5, abs=1e-6), (
+            name
+        )
+        compared += 1
+    assert compared == 15 + 45
 
 
 @given(
@@ -63,9 +70,10 @@ def test_schedules_descend_to_zero_in_the_asked_number_of_steps(
     scheduler: str, steps: int, denoise: float
 ) -> None:
     sigmas = sampling_sigmas(TABLE, scheduler, steps, denoise)
-    # "beta" crowds at the ends of the table, and takes every entry once.
+    # "beta" crowds at the ends of the table, and takes every entry once; "ddim_uniform" has whole strides.
     assert len(sigmas) == steps + 1 or (
-        scheduler == "beta" and steps / denoise > 138 and len(sigmas) <= steps
+        (scheduler == "beta" and steps / denoise > 138 and len(sigmas) <= steps)
+        or (scheduler == "ddim_uniform" and len(sigmas) in (steps + 1, 1 + math.ceil(999 / (1000 // steps))))
     )
     assert sigmas[-1] == 0
     repeated = scheduler == "simple" and steps / denoise > 1000  # the table has no more entries
@@ -91,9 +99,9 @@ def test_first_entry_by_hand() -> None:
     assert torch.equal(TABLE.log_sigmas, TABLE.log_sigmas.sort().values)
 
 
-@pytest.mark.parametrize(("scheduler", "steps"), [("normal", 0), ("kl_optimal", 4)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("normal", 0), ("optimal", 4)])
 def test_refusals_name_what_was_set(scheduler: str, steps: int) -> None:
-    with pytest.raises(ExecutionError, match=r"steps=0|kl_optimal"):
+    with pytest.raises(ExecutionError, match=r"steps=0|'optimal'"):
         sampling_sigmas(TABLE, scheduler, steps)
 
 
@@ -125,9 +133,9 @@ def test_beta_is_symmetric_in_timesteps_and_uses_entries_once() -> None:
 def test_discarding_the_penultimate_sigma(denoise: float, whole: int) -> None:
     # 4 steps at denoise 0.6 are the end of int(4 / 0.6) = 6; both schedules are made one step longer.
     schedule = normal(TABLE, whole)
-    expected = [*schedule[:-2], 0.0][-5:]
+    expected = (*schedule[:-2], 0.0)[-5:]
     assert sampling_sigmas(TABLE, "normal", 4, denoise, discard_penultimate=True) == expected
 
 
 def test_no_denoising_is_no_steps() -> None:
-    assert sampling_sigmas(TABLE, "normal", 20, 0.0) == []
+    assert sampling_sigmas(TABLE, "normal", 20, 0.0) == ()

@@ -8,8 +8,10 @@ from types import ModuleType
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from flowsmith.execution import ModelFileError, ModelLibrary
+from flowsmith.execution.conditioning import NetworkConditions
 from flowsmith.execution.single_file import clip_tokenizer
 from flowsmith.execution.vae_files import rename_taesd
 
@@ -24,6 +26,10 @@ def layout(parity: Path) -> ModuleType:
     return module
 
 
+def told(states: Tensor) -> NetworkConditions:
+    return NetworkConditions(states, None, torch.zeros(1, 7), torch.zeros(1))
+
+
 @pytest.mark.parametrize("levels", [(1,), (1, 2), (1, 2, 2)])
 def test_shapes_are_read_off_the_tensors(layout: ModuleType, tmp_path: Path, levels: tuple[int, ...]) -> None:
     depth = (1,) * (len(levels) - 1) + (0,) if len(levels) > 1 else (1,)
@@ -34,10 +40,10 @@ def test_shapes_are_read_off_the_tensors(layout: ModuleType, tmp_path: Path, lev
     save_file(layout.fill(spec), tmp_path / "checkpoints" / "small.safetensors")
     checkpoint = ModelLibrary(tmp_path).checkpoint("small.safetensors")  # strict: each tensor found its place
     assert checkpoint.model.latent.factor == 2 ** (len(levels) - 1)
-    text = checkpoint.text.encode(["a cat"])[0]
+    text = checkpoint.text.encode(["a cat"])[0].states
     assert text.shape == (77, 64)
     with torch.inference_mode():
-        noise = checkpoint.model(torch.randn(1, 4, 8, 8), torch.tensor(5), text[None])
+        noise = checkpoint.model(torch.randn(1, 4, 8, 8), torch.tensor(5), told(text[None]))
         image = checkpoint.vae.decode(torch.randn(1, 4, 4, 4))
     assert noise.isfinite().all()
     assert image.shape[-1] == 4 * checkpoint.model.latent.factor

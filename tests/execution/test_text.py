@@ -25,7 +25,7 @@ def reference(encoder: TextEncoder, words: str) -> Tensor:
 
 def test_plain_text_is_the_models_normed_output(encoder: TextEncoder) -> None:
     with torch.no_grad():
-        got = encoder.encode(["red stars", ""])
+        got = [encoding.states for encoding in encoder.encode(["red stars", ""])]
     torch.testing.assert_close(got[0], reference(encoder, "red stars"))
     torch.testing.assert_close(got[1], reference(encoder, ""))
     assert got[0].mean(-1).abs().max() < 1e-5  # a final layer norm with fresh scale and shift
@@ -34,7 +34,7 @@ def test_plain_text_is_the_models_normed_output(encoder: TextEncoder) -> None:
 @pytest.mark.parametrize("weight", [1.3, 0.5, 0.0, -1.0])
 def test_weight_moves_from_the_empty_text(encoder: TextEncoder, weight: float) -> None:
     with torch.no_grad():
-        got = encoder.encode([f"r (s:{weight}) t"])[0]
+        got = encoder.encode([f"r (s:{weight}) t"])[0].states
     plain, empty = reference(encoder, "r s t"), reference(encoder, "")
     expected = plain.clone()
     expected[2] = empty[2] + weight * (plain[2] - empty[2])  # start, r, s
@@ -51,7 +51,7 @@ def test_long_text_is_cut_into_chunks(encoder: TextEncoder) -> None:
     whole = encoder.tokenizer.encode(letters, add_special_tokens=False)
     assert [*first.ids[1:-1], *second.ids[1:23]] == whole
     with torch.no_grad():
-        both = encoder.encode([letters])[0]
+        both = encoder.encode([letters])[0].states
     assert both.shape == (2 * LENGTH, 32)
     torch.testing.assert_close(both[:LENGTH], reference(encoder, letters[:59]))
 
@@ -76,7 +76,7 @@ def test_endless_prompt_is_refused(encoder: TextEncoder) -> None:
 )
 def test_any_text_encodes(encoder: TextEncoder, text: str) -> None:
     with torch.no_grad():
-        got = encoder.encode([text])[0]
+        got = encoder.encode([text])[0].states
     assert got.shape == (LENGTH, 32)
     assert got.isfinite().all()
 
@@ -86,4 +86,4 @@ def test_texts_together_are_as_alone(encoder: TextEncoder) -> None:
     with torch.no_grad():
         together = encoder.encode(texts)
         for text, got in zip(texts, together, strict=True):
-            torch.testing.assert_close(got, encoder.encode([text])[0], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(got.states, encoder.encode([text])[0].states, rtol=1e-5, atol=1e-6)

@@ -7,7 +7,8 @@ from numpy.polynomial.legendre import leggauss
 
 from flowsmith.execution.samplers import find_sampler
 from flowsmith.execution.samplers.uni_pc import step_weights
-from flowsmith.execution.sigmas import NoiseTable, karras
+from flowsmith.execution.schedules import karras
+from flowsmith.execution.sigmas import NoiseTable
 from tests.execution.gaussian import exact, gaussian_guess, no_noise
 
 uni_pc = find_sampler("uni_pc")

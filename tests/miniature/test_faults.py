@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowsmith.execution.nodes.image_sharpen import sharpen
+from flowsmith.execution.sharpness import sharpen
 from miniature.captions import sample_pair
 from miniature.judges.faults import FAULTS, Fault, rating, spoil
 from miniature.scenes import SETTINGS, SIZES, STYLES, TEXTURES, Group, Scene, Setting, Style, render

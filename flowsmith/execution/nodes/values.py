@@ -1,13 +1,15 @@
-"""What travels along LATENT links."""
+"""What travels along LATENT, NOISE and GUIDER links."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.errors import ExecutionError
-from flowsmith.execution.models import LatentFormat
+from flowsmith.execution.models import DiffusionModel, LatentFormat
 from flowsmith.execution.scaling import scaled_size
 
 
@@ -27,9 +29,19 @@ class EmptyLatent:
     images: int = 1
     scales: tuple[float, ...] = ()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels after all upscalings, but for the rounding to latents."""
+        factor = math.prod(self.scales)
+        return round(self.width * factor), round(self.height * factor)
+
     def scaled(self, factor: float) -> "EmptyLatent":
         """Return the same, upscaled once more."""
         return replace(self, scales=(*self.scales, factor))
+
+    def resized(self, width: int, height: int) -> "EmptyLatent":
+        """Return the same of another size in pixels."""
+        return EmptyLatent(width, height, self.images)
 
     def shape(self, latent: LatentFormat) -> tuple[int, int, int, int]:
         """Return [images, channels, height, width] for a checkpoint; parts of a latent are cut off."""
@@ -67,3 +79,33 @@ def realised(value: Latent, latent: LatentFormat) -> Tensor:
     """Return a latent as a tensor; an empty one is zeros."""
     shape = latent_shape(value, latent)
     return torch.zeros(shape) if isinstance(value, EmptyLatent) else value
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What travels along NOISE links.
+
+    Attributes:
+        seed: Of the noise of the start, and of later steps.
+        added: Whether the start is noised.
+    """
+
+    seed: int
+    added: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Guider:
+    """What travels along GUIDER links: a model under guidance.
+
+    Attributes:
+        model: The network.
+        positive: What it is guided towards.
+        negative: What it is guided away from; at a guidance of 1 it is of no account.
+        guidance: How much.
+    """
+
+    model: DiffusionModel
+    positive: Conditioning
+    negative: Conditioning
+    guidance: float = 1.0

@@ -4,7 +4,24 @@ A sampler is a function of a denoiser, a start, sigmas and a source of fresh noi
 with ``@register("name")`` and import it here.
 """
 
-from flowsmith.execution.samplers import ddim, dpmpp_2m, dpmpp_2m_sde, euler, euler_ancestral, heun, uni_pc
+from flowsmith.execution.samplers import (
+    ddim,
+    deis,
+    dpm_2,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2s_ancestral,
+    dpmpp_3m_sde,
+    dpmpp_sde,
+    euler,
+    euler_ancestral,
+    heun,
+    ipndm,
+    lcm,
+    lms,
+    res_multistep,
+    uni_pc,
+)
 from flowsmith.execution.samplers.registry import SAMPLERS, Denoise, DrawNoise, Sampler, find_sampler
 
 __all__ = [
@@ -13,11 +30,20 @@ __all__ = [
     "DrawNoise",
     "Sampler",
     "ddim",
+    "deis",
+    "dpm_2",
     "dpmpp_2m",
     "dpmpp_2m_sde",
+    "dpmpp_2s_ancestral",
+    "dpmpp_3m_sde",
+    "dpmpp_sde",
     "euler",
     "euler_ancestral",
     "find_sampler",
     "heun",
+    "ipndm",
+    "lcm",
+    "lms",
+    "res_multistep",
     "uni_pc",
 ]

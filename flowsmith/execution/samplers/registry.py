@@ -23,27 +23,31 @@ class Sampler:
     """A solver with what it asks of its sigmas.
 
     Attributes:
+        key: Names the solver with its options: equal keys, equal results.
         solve: The solver; calling the sampler calls it.
         discards_penultimate: It walks a schedule of one step more without the last sigma above 0
             (`sampling_sigmas` makes both).
     """
 
+    key: str
     solve: Solve
     discards_penultimate: bool = False
 
     def __call__(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise) -> Tensor:
-        """Return the latents at ``sigmas[-1]``, from ``x`` [n, c, h, w] at ``sigmas[0]``."""
-        return self.solve(denoise, x, sigmas, noise)
+        """Return the latents at ``sigmas[-1]``, from ``x`` [n, c, h, w] at ``sigmas[0]``; a step needs a length."""
+        steps = [sigma for sigma, before in zip(sigmas, [None, *sigmas], strict=False) if sigma != before]
+        return self.solve(denoise, x, steps, noise)
 
 
 SAMPLERS: dict[str, Sampler] = {}
 
 
-def register(name: str, discards_penultimate: bool = False) -> Callable[[Solve], Solve]:
-    """Make a solver known under the name that flows use."""
+def register(*names: str, discards_penultimate: bool = False) -> Callable[[Solve], Solve]:
+    """Make a solver known under the names that flows use."""
 
     def add(solve: Solve) -> Solve:
-        SAMPLERS[name] = Sampler(solve, discards_penultimate)
+        for name in names:
+            SAMPLERS[name] = Sampler(name, solve, discards_penultimate)
         return solve
 
     return add

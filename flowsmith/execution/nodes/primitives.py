@@ -1,0 +1,61 @@
+"""Nodes that hand on a value of their own."""
+
+from typing import Any
+
+from flowsmith.execution.library import ModelLibrary
+from flowsmith.execution.nodes.registry import Outputs, node
+
+
+@node("PrimitiveInt")
+class PrimitiveInt:
+    """A whole number."""
+
+    value: int
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Hand it on."""
+        return (self.value,)
+
+
+@node("PrimitiveFloat")
+class PrimitiveFloat:
+    """A number."""
+
+    value: float
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Hand it on."""
+        return (self.value,)
+
+
+@node("PrimitiveBoolean")
+class PrimitiveBoolean:
+    """True or false."""
+
+    value: bool
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Hand it on."""
+        return (self.value,)
+
+
+@node("PrimitiveString", "PrimitiveStringMultiline")
+class PrimitiveString:
+    """A text."""
+
+    value: str
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Hand it on."""
+        return (self.value,)
+
+
+@node("PreviewAny")
+class PreviewAny:
+    """Shows what it is given to whoever looks, and hands it on as text."""
+
+    source: Any
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Hand it on."""
+        return (str(self.source),)
