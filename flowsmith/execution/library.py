@@ -1,22 +1,33 @@
 """The model files under a root in ComfyUI's folder names, loaded when asked for and kept within a bound."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from flowsmith.execution.cache import Cache, module_bytes
 from flowsmith.execution.diffusers_folder import read_folder
-from flowsmith.execution.errors import ModelFileError
-from flowsmith.execution.lora import Lora, patched, patched_bytes, read_lora
+from flowsmith.execution.diffusion_files import read_diffusion_model
+from flowsmith.execution.dtypes import Dtypes
+from flowsmith.execution.lora import NETWORK, Change, Lora, patched, patched_bytes, read_lora
+from flowsmith.execution.lora_names import places, tower_of
 from flowsmith.execution.model_folders import ModelFolders
 from flowsmith.execution.models import Checkpoint, DiffusionModel, Vae
+from flowsmith.execution.networks import Family
+from flowsmith.execution.residency import Residency, stay
 from flowsmith.execution.single_file import read_single_file
 from flowsmith.execution.text import TextEncoder
+from flowsmith.execution.text_files import read_text_encoder
+from flowsmith.execution.tokenizers import T5_TOKENIZER
 from flowsmith.execution.upscaler import Upscaler, read_upscaler
-from flowsmith.execution.vae_files import read_vae
+from flowsmith.execution.vae_files import read_taesd, read_vae
+
+Value = TypeVar("Value")
+
+_DEVICE_SHARE = 0.6  # of the device's memory for weights; the rest is for what networks compute
 
 
 class ModelLibrary(ModelFolders):
@@ -25,8 +36,13 @@ class ModelLibrary(ModelFolders):
     Args:
         root: Holds the folders that `ModelFolders` names.
         device: Where networks run.
-        dtype: Number type of UNet and VAE; by default float16 on CUDA, float32 elsewhere.
-        max_bytes: Bound on what is kept loaded; the model in use is kept even beyond it.
+        dtype: Number type of denoising networks; by default float16 on CUDA, float32 elsewhere. See `Dtypes` for
+            the others.
+        max_bytes: Bound on what is kept loaded in the CPU's memory, those used last; the newest is kept even beyond
+            it.
+        max_device_bytes: Bound on the weights in the device's memory, those used last; the others wait in the CPU's.
+            By default 60 % of it. Of no account where the device is the CPU.
+        t5_tokenizer: Hub id of T5's tokenizer, for single files, if ``text_encoders/t5_tokenizer/`` does not hold it.
     """
 
     def __init__(
@@ -35,15 +51,19 @@ class ModelLibrary(ModelFolders):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         max_bytes: int = 4 << 30,
+        max_device_bytes: int | None = None,
+        t5_tokenizer: str = T5_TOKENIZER,
     ) -> None:
         super().__init__(root)
         self.device = torch.device(device)
-        self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
-        self._checkpoints: Cache[Checkpoint] = Cache(max_bytes, _checkpoint_bytes)
-        self._patches: Cache[tuple[nn.Module, int]] = Cache(max_bytes // 4, lambda entry: entry[1])
-        self._loras: Cache[Lora] = Cache(max_bytes // 8, _lora_bytes)
-        self._vaes: Cache[Vae] = Cache(max_bytes // 8, lambda vae: module_bytes(vae.model))
-        self._upscalers: Cache[Upscaler] = Cache(max_bytes // 8, lambda upscaler: upscaler.nbytes)
+        self.dtypes = Dtypes.on(self.device, dtype)
+        self._fetch = stay
+        if self.device.type != "cpu":
+            bound = max_device_bytes or int(_DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[1])
+            self._fetch = Residency(self.device, bound).fetch
+        own = self.root / "text_encoders" / "t5_tokenizer"
+        self._t5_tokenizer = str(own) if own.is_dir() else t5_tokenizer
+        self._loaded: Cache[tuple[Any, int]] = Cache(max_bytes, lambda entry: entry[1])
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Load a checkpoint, or hand out the one that is loaded.
@@ -52,88 +72,163 @@ class ModelLibrary(ModelFolders):
             ModelNameError: There is none of that name.
             ModelFileError: It cannot be read or run.
         """
-        if (loaded := self._checkpoints.get(name)) is not None:
-            return loaded
-        path = self.path("checkpoints", name)
-        read = read_folder(path, name) if path.is_dir() else read_single_file(path, name)
-        self._place(read.model.unet)
-        read.text.model.to(self.device)
-        placed = Checkpoint(
-            replace(read.model, device=self.device, dtype=self.dtype),
-            replace(read.text, device=self.device),
-            self._placed(read.vae),
-        )
-        return self._checkpoints.put(name, placed)
+
+        def load() -> Checkpoint:
+            path = self.path("checkpoints", name)
+            if path.is_dir():
+                read = read_folder(path, name, self.dtypes)
+            else:
+                read = read_single_file(path, name, self.dtypes, self._t5_tokenizer)
+            text = None if read.text is None else self._placed_text(read.text)
+            vae = None if read.vae is None else self._placed_vae(read.vae)
+            return Checkpoint(self._placed_model(read.model), text, vae)
+
+        return self._kept(name, load, _checkpoint_bytes)
+
+    def diffusion_model(self, name: str) -> DiffusionModel:
+        """Load a denoising network of its own, or hand out the one that is loaded; errors as for `checkpoint`."""
+        key = f"../diffusion_models/{name}"  # the way there from checkpoints/: no checkpoint can have it
+
+        def load() -> DiffusionModel:
+            path = self.path("diffusion_models", name)
+            return self._placed_model(read_diffusion_model(path, key, self.dtypes.network))
+
+        return self._kept(key, load, lambda model: module_bytes(model.network))
+
+    def text_encoder(self, names: Sequence[str], kind: str) -> TextEncoder:
+        """Load text encoders of their own, or hand out those that are loaded.
+
+        Args:
+            names: One file a network, in any order.
+            kind: What they are for: "stable_diffusion", "sdxl", "sd3" or "flux".
+
+        Raises:
+            ModelNameError: There is none of a name.
+            ModelFileError: One cannot be read or run, or they are not those of that kind.
+        """
+        key = f"../text_encoders/{' + '.join(names)} as {kind}"
+
+        def load() -> TextEncoder:
+            paths = [self.path("text_encoders", name) for name in names]
+            return self._placed_text(read_text_encoder(paths, key, kind, self._t5_tokenizer, self.dtypes))
+
+        return self._kept(key, load, _text_bytes)
 
     def vae(self, name: str) -> Vae:
         """Load an autoencoder of its own, or hand out the one that is loaded; errors as for `checkpoint`."""
-        if (loaded := self._vaes.get(name)) is not None:
-            return loaded
-        # The key is the way there from checkpoints/: no checkpoint can have it.
-        return self._vaes.put(name, self._placed(read_vae(self.path("vae", name), f"../vae/{name}")))
+        key = f"../vae/{name}"
+
+        def load() -> Vae:
+            if name in self.approximations():
+                halves = (
+                    self.path("vae_approx", f"{name}_{half}.safetensors") for half in ("encoder", "decoder")
+                )
+                return self._placed_vae(read_taesd(*halves, key, name, self.dtypes.vae))
+            return self._placed_vae(read_vae(self.path("vae", name), key, self.dtypes.vae))
+
+        return self._kept(key, load, lambda vae: module_bytes(vae.model))
 
     def upscaler(self, name: str) -> Upscaler:
         """Load an upscale model, or hand out the one that is loaded; errors as for `checkpoint`."""
-        if (loaded := self._upscalers.get(name)) is not None:
-            return loaded
-        return self._upscalers.put(name, read_upscaler(self.path("upscale_models", name), name, self.device))
+
+        def load() -> Upscaler:
+            read = read_upscaler(self.path("upscale_models", name), name)
+            return replace(read, device=self.device, fetch=self._fetch)
+
+        return self._kept(f"../upscale_models/{name}", load, lambda upscaler: upscaler.nbytes)
 
     def with_lora(
-        self, model: DiffusionModel, text: TextEncoder, name: str, model_strength: float, text_strength: float
-    ) -> tuple[DiffusionModel, TextEncoder]:
+        self,
+        model: DiffusionModel,
+        text: TextEncoder | None,
+        name: str,
+        model_strength: float,
+        text_strength: float = 0.0,
+    ) -> tuple[DiffusionModel, TextEncoder | None]:
         """Return model and text encoder changed by a LoRA; at strength 0 they are the ones given.
 
         Raises:
             ModelNameError: There is no LoRA of that name.
-            ModelFileError: It cannot be read, or is of another family than the checkpoint.
+            ModelFileError: It cannot be read, or is of another family than the model.
         """
-        lora = self._loras.get(name)
-        if lora is None:
-            lora = self._loras.put(name, read_lora(self.path("loras", name)))
-        if not lora.unet and not lora.text:
-            raise ModelFileError(f"{lora.path}: changes nothing; use a LoRA file")
-        if model_strength != 0 and lora.unet:
+        lora = self._kept(
+            f"../loras/{name}", lambda: read_lora(self.path("loras", name)), lambda lora: lora.nbytes
+        )
+        if model_strength != 0 and NETWORK in lora.parts:
             key = f"{model.key} + {name} * {model_strength!r}"
-            model = replace(
-                model, key=key, unet=self._patched(f"unet {key}", model.unet, lora, "unet", model_strength)
+            self._loaded.get(model.source)  # what is used with its changes is used itself
+            network = self._patched(
+                f"model {key}", model.network, model.family, lora, lora.parts[NETWORK], model_strength
             )
-        if text_strength != 0 and lora.text:
+            model = replace(model, key=key, network=network)
+        if text is not None and text_strength != 0 and lora.texts:
             key = f"{text.key} + {name} * {text_strength!r}"
-            text = replace(
-                text, key=key, model=self._patched(f"text {key}", text.model, lora, "text", text_strength)
-            )
+            self._loaded.get(text.source)
+            towers = dict(text.towers)
+            for number, changes in lora.texts.items():
+                tower = tower_of(number, towers, lora.path)
+                network = self._patched(
+                    f"{tower} {key}", towers[tower].model, None, lora, changes, text_strength
+                )
+                towers[tower] = replace(towers[tower], model=network)
+            text = replace(text, key=key, towers=towers)
         return model, text
 
-    def _placed(self, vae: Vae) -> Vae:
-        self._place(vae.model)
-        return replace(vae, device=self.device, dtype=self.dtype)
+    def _kept(self, key: str, load: Callable[[], Value], size: Callable[[Value], int]) -> Value:
+        entry = self._loaded.get(key)
+        if entry is None:
+            value = load()
+            entry = self._loaded.put(key, (value, size(value)))
+        found: Value = entry[0]
+        return found
 
-    def _place(self, network: nn.Module) -> None:
-        from diffusers.models.attention import AttentionMixin
+    def _placed_model(self, model: DiffusionModel) -> DiffusionModel:
+        self._lay_out(model.network)
+        return replace(model, device=self.device, fetch=self._fetch)
+
+    def _placed_vae(self, vae: Vae) -> Vae:
+        self._lay_out(vae.model)
+        return replace(vae, device=self.device, fetch=self._fetch)
+
+    def _placed_text(self, text: TextEncoder) -> TextEncoder:
+        towers = {
+            name: replace(tower, device=self.device, fetch=self._fetch) for name, tower in text.towers.items()
+        }
+        return replace(text, towers=towers)
+
+    def _lay_out(self, network: nn.Module) -> None:
+        from diffusers import AutoencoderKL, UNet2DConditionModel
         from diffusers.models.attention_processor import AttnProcessor
 
         # Convolutions are faster with channels last, on CPUs too. Called on the class, because diffusers'
         # own method warns about any change of type.
-        nn.Module.to(network, self.device, self.dtype)
         nn.Module.to(network, memory_format=torch.channels_last)
-        if self.device.type == "cpu" and self.dtype == torch.bfloat16 and isinstance(network, AttentionMixin):
+        slow = self.device.type == "cpu" and next(network.parameters()).dtype == torch.bfloat16
+        if slow and isinstance(network, UNet2DConditionModel | AutoencoderKL):
             network.set_attn_processor(AttnProcessor())  # torch's fused attention is slow there
 
     def _patched(
-        self, key: str, network: nn.Module, lora: Lora, part: Literal["unet", "text"], strength: float
+        self,
+        key: str,
+        network: nn.Module,
+        family: Family | None,
+        lora: Lora,
+        changes: Mapping[str, Change],
+        strength: float,
     ) -> nn.Module:
-        entry = self._patches.get(key)
-        if entry is None:
-            changes = lora.unet if part == "unet" else lora.text
-            copied = patched(network, changes, strength, lora.path)
-            entry = self._patches.put(key, (copied, patched_bytes(changes, network)))
-        return entry[0]
+        there = places(network, family)
+        return self._kept(
+            f"patched {key}",
+            lambda: patched(self._fetch(network), there, changes, strength, lora.path),
+            lambda _: patched_bytes(there, changes, network),
+        )
 
 
 def _checkpoint_bytes(checkpoint: Checkpoint) -> int:
-    return module_bytes(checkpoint.model.unet, checkpoint.text.model, checkpoint.vae.model)
+    vae = [] if checkpoint.vae is None else [checkpoint.vae.model]
+    text = 0 if checkpoint.text is None else _text_bytes(checkpoint.text)
+    return module_bytes(checkpoint.model.network, *vae) + text
 
 
-def _lora_bytes(lora: Lora) -> int:
-    changes = [*lora.unet.values(), *lora.text.values()]
-    return sum(change.down.nbytes + change.up.nbytes for change in changes)
+def _text_bytes(text: TextEncoder) -> int:
+    return module_bytes(*(tower.model for tower in text.towers.values()))

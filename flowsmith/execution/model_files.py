@@ -9,36 +9,44 @@ from typing import Any
 from torch import Tensor
 
 from flowsmith.execution.errors import ModelFileError
+from flowsmith.execution.pickles import PICKLES, read_pickle
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file whole.
+    """Read a file of weights whole: safetensors, or what its authors pickled.
 
     Raises:
-        ModelFileError: It is missing, truncated or no safetensors file.
+        ModelFileError: It is missing, truncated, neither of the two, or would have to be run to be read.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.suffix.lower() in PICKLES:
+        return read_pickle(path)
     try:
-        return load_file(path)
+        return dequantised(load_file(path), path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(
             f"{path}: no readable safetensors file ({error}); put a whole one in its place"
         ) from error
 
 
-def check_tensors(path: Path) -> None:
-    """Raise ModelFileError unless the file's header fits its length (nothing else is read)."""
-    from safetensors import SafetensorError, safe_open
+def dequantised(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Multiply weights that are kept in 8 bits by the scales beside them ("….scale_weight").
 
-    try:
-        with safe_open(path, "pt"):
-            pass
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(
-            f"{path}: no readable safetensors file ({error}); put a whole one in its place"
-        ) from error
+    Raises:
+        ModelFileError: They are kept in another of the ways that ComfyUI has.
+    """
+    if any(name.endswith(".comfy_quant") for name in tensors):
+        raise ModelFileError(f"{path}: is quantised in a way not known here; use a file in fp16, bf16 or fp8")
+    plain = {
+        n: t for n, t in tensors.items() if not n.endswith((".scale_weight", ".scale_input", "scaled_fp8"))
+    }
+    for name, scale in tensors.items():
+        weight = f"{name.removesuffix('.scale_weight')}.weight"
+        if name.endswith(".scale_weight") and weight in plain:
+            plain[weight] = plain[weight].float() * scale.float()
+    return plain
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from flowsmith.execution.cache import module_bytes
 from flowsmith.execution.errors import ExecutionError, ModelFileError
 from flowsmith.execution.model_files import read_tensors
+from flowsmith.execution.residency import Fetch, stay
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,13 +21,15 @@ class Upscaler:
         key: Names the weights: equal keys, equal outputs.
         model: spandrel's descriptor of the network, in float32.
         factor: How many times wider and higher a picture comes out.
-        device: Where it lives.
+        device: Where it runs.
+        fetch: Brings it there.
     """
 
     key: str
     model: Any
     factor: int
     device: torch.device | str = "cpu"
+    fetch: Fetch = stay
 
     @property
     def nbytes(self) -> int:
@@ -41,13 +44,14 @@ class Upscaler:
         """
         if images.shape[1] != 3:
             raise ExecutionError(f"an image of {images.shape[1]} channels cannot be upscaled; give one of 3")
+        self.fetch(self.model.model)
         placed = images.to(self.device, torch.float32)
         # One at a time, as spandrel has it: some architectures look at the whole picture.
         return torch.cat([self.model(image[None]).clamp(0, 1) for image in placed])
 
 
-def read_upscaler(path: Path, key: str, device: torch.device | str = "cpu") -> Upscaler:
-    """Load an upscale model from a safetensors file.
+def read_upscaler(path: Path, key: str) -> Upscaler:
+    """Load an upscale model from a file.
 
     Raises:
         ModelFileError: The file is broken, or holds no model from RGB to RGB that spandrel knows.
@@ -68,5 +72,5 @@ def read_upscaler(path: Path, key: str, device: torch.device | str = "cpu") -> U
             f"{path}: is a {model.architecture.name} of {channels[0]} to {channels[1]} channels; use a model "
             "from RGB pictures to RGB pictures"
         )
-    model.model.to(device).requires_grad_(False).eval()
-    return Upscaler(key, model, model.scale, device)
+    model.model.requires_grad_(False).eval()
+    return Upscaler(key, model, model.scale)

@@ -105,7 +105,7 @@ def check_by_hand(models: Path, executor: Executor, prompt: str, seed: int) -> N
         x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) * (1 + s0**2) ** 0.5
         for sigma, target, step in ((s0, s1, 999), (s1, 0.0, 0)):
             seen = x / (sigma**2 + 1) ** 0.5
-            noises = [parts.model.unet(seen, step, text[None]).sample for text in (positive, negative)]
+            noises = [parts.model.network(seen, step, text[None]).sample for text in (positive, negative)]
             noise = noises[1] + 2.0 * (noises[0] - noises[1])
             x = x + noise * (target - sigma)
         picture = (parts.vae.model.decode(x / 0.5).sample[0] / 2 + 0.5).clamp(0, 1)

@@ -35,10 +35,13 @@ def test_missing_name_lists_what_is_there(models: Path) -> None:
 def test_checkpoint_says_what_its_latents_are(models: Path) -> None:
     checkpoint = ModelLibrary(models).checkpoint("tiny_a")
     latent = checkpoint.model.latent
-    assert (latent.channels, latent.factor, latent.scale, checkpoint.text.length) == (4, 4, 0.5, 32)
+    text, vae = checkpoint.text, checkpoint.vae
+    assert text is not None
+    assert vae is not None
+    assert (latent.channels, latent.factor, latent.scale, text.towers["l"].framing.length) == (4, 4, 0.5, 32)
     x = torch.randn(2, 3)
     torch.testing.assert_close(latent.out_of_model(latent.into_model(x)), x)
-    assert checkpoint.vae.decode(torch.zeros(1, 4, 8, 6)).shape == (1, 3, 32, 24)
+    assert vae.decode(torch.zeros(1, 4, 8, 6)).shape == (1, 3, 32, 24)
 
 
 def test_models_in_use_are_kept_within_the_bound(models: Path) -> None:
@@ -46,7 +49,9 @@ def test_models_in_use_are_kept_within_the_bound(models: Path) -> None:
     first = roomy.checkpoint("tiny_a")
     roomy.checkpoint("tiny_b")
     assert roomy.checkpoint("tiny_a") is first
-    size = module_bytes(first.model.unet, first.text.model, first.vae.model)
+    assert first.text is not None
+    assert first.vae is not None
+    size = module_bytes(first.model.network, first.text.towers["l"].model, first.vae.model)
     tight = ModelLibrary(models, max_bytes=int(size * 1.5))
     first = tight.checkpoint("tiny_a")
     tight.checkpoint("tiny_b")
@@ -91,7 +96,7 @@ def damaged(models: Path, folder: Path, file: str, damage: str) -> ModelLibrary:
         ("vae/config.json", '{"_class_name": "AutoencoderDC"}'),
         ("tokenizer/vocab.json", "garbage"),
         ("scheduler/scheduler_config.json", '{"prediction_type": "sample"}'),
-        ("scheduler/scheduler_config.json", '{"rescale_betas_zero_snr": true}'),
+        ("scheduler/scheduler_config.json", '{"beta_schedule": "squaredcos_cap_v2"}'),
     ],
 )
 def test_broken_parts_are_named(models: Path, tmp_path: Path, file: str, damage: str) -> None:

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flowsmith.execution import ModelFileError, ModelLibrary
-from flowsmith.execution.lora import read_lora
+from flowsmith.execution.lora import NETWORK, read_lora
 from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.text import TextEncoder
 from tests.tiny_world import make_tiny_lora
@@ -23,7 +23,13 @@ def library(models: Path) -> ModelLibrary:
 
 def loaded(library: ModelLibrary) -> tuple[DiffusionModel, TextEncoder]:
     checkpoint = library.checkpoint("tiny_a")
+    assert checkpoint.text is not None
     return checkpoint.model, checkpoint.text
+
+
+def tower(text: TextEncoder | None) -> nn.Module:
+    assert text is not None
+    return text.towers["l"].model
 
 
 def parameters(network: nn.Module) -> dict[str, Tensor]:
@@ -32,27 +38,27 @@ def parameters(network: nn.Module) -> dict[str, Tensor]:
 
 def test_change_of_a_weight_by_hand(library: ModelLibrary) -> None:
     model, text = loaded(library)
-    before = parameters(model.unet)[f"{LAYER}.weight"]
+    before = parameters(model.network)[f"{LAYER}.weight"]
     patched, _ = library.with_lora(model, text, "tiny.safetensors", -0.7, 1.0)
     tensors = load_file(library.path("loras", "tiny.safetensors"))
     place = "lora_unet_" + LAYER.replace(".", "_")
     product = tensors[f"{place}.lora_up.weight"] @ tensors[f"{place}.lora_down.weight"]
     expected = before - 0.7 * (2.0 / 4) * product  # alpha 2, rank 4
-    torch.testing.assert_close(parameters(patched.unet)[f"{LAYER}.weight"], expected)
+    torch.testing.assert_close(parameters(patched.network)[f"{LAYER}.weight"], expected)
 
 
 def test_without_alpha_the_rank_does_not_scale(library: ModelLibrary) -> None:
     whole = library.path("loras", "plain.safetensors")
-    assert {change.scale for change in read_lora(whole).unet.values()} == {1.0}
+    assert {change.scale for change in read_lora(whole).network.values()} == {1.0}
 
 
 def test_strength_is_linear_and_the_original_stays(library: ModelLibrary) -> None:
     model, text = loaded(library)
-    base = parameters(model.unet), parameters(text.model)
+    base = parameters(model.network), parameters(tower(text))
     changed = []
     for strength in (1.0, 2.0, -1.0):
         patched, encoder = library.with_lora(model, text, "tiny.safetensors", strength, strength)
-        changed.append((parameters(patched.unet), parameters(encoder.model)))
+        changed.append((parameters(patched.network), parameters(tower(encoder))))
     for part in range(2):
         moved = 0
         for name, start in base[part].items():
@@ -61,7 +67,7 @@ def test_strength_is_linear_and_the_original_stays(library: ModelLibrary) -> Non
             torch.testing.assert_close(back, -once, rtol=1e-4, atol=1e-6)
             moved += bool(once.abs().max() > 1e-3)
         assert moved == 2  # both changed layers of this part, and no other
-    for kept, now in zip(base, (model.unet, text.model), strict=True):
+    for kept, now in zip(base, (model.network, tower(text)), strict=True):
         assert all(torch.equal(parameter, kept[name]) for name, parameter in now.named_parameters())
 
 
@@ -77,7 +83,7 @@ def test_both_namings_give_the_same_weights(library: ModelLibrary) -> None:
     model, text = loaded(library)
     kohya = library.with_lora(model, text, "tiny.safetensors", 0.8, 0.6)
     peft = library.with_lora(model, text, "peft.safetensors", 0.8, 0.6)
-    for one, other in ((kohya[0].unet, peft[0].unet), (kohya[1].model, peft[1].model)):
+    for one, other in ((kohya[0].network, peft[0].network), (tower(kohya[1]), tower(peft[1]))):
         weights = parameters(other)
         assert all(torch.equal(weight, weights[name]) for name, weight in parameters(one).items())
 
@@ -86,8 +92,8 @@ def test_patched_copies_are_kept_and_share_what_is_unchanged(library: ModelLibra
     model, text = loaded(library)
     first, _ = library.with_lora(model, text, "tiny.safetensors", 0.8, 0.6)
     again, _ = library.with_lora(model, text, "tiny.safetensors", 0.8, 0.1)
-    assert again.unet is first.unet
-    pairs = zip(model.unet.parameters(), first.unet.parameters(), strict=True)
+    assert again.network is first.network
+    pairs = zip(model.network.parameters(), first.network.parameters(), strict=True)
     unshared = [one for one, other in pairs if one.data_ptr() != other.data_ptr()]
     assert len(unshared) == 2
 
@@ -98,7 +104,7 @@ def test_two_in_a_row_add_up(library: ModelLibrary) -> None:
         *library.with_lora(model, text, "tiny.safetensors", 0.5, 0), "peft.safetensors", 0.25, 0
     )
     once = library.with_lora(model, text, "tiny.safetensors", 0.75, 0)
-    got, expected = (pair[0].unet.get_submodule(LAYER).weight for pair in (half, once))
+    got, expected = (pair[0].network.get_submodule(LAYER).weight for pair in (half, once))
     torch.testing.assert_close(got, expected)
 
 

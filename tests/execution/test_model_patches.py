@@ -70,7 +70,7 @@ def test_the_patch_shares_weights_and_changes_the_key(models: Path) -> None:
     model = library.checkpoint("tiny_a").model
     assert run(library, "RescaleCFG", model=model, multiplier=0.0) is model
     half = run(library, "RescaleCFG", model=model, multiplier=0.5)
-    assert half.unet is model.unet
+    assert half.network is model.network
     other = run(library, "RescaleCFG", model=model, multiplier=0.7)
     last = run(library, "RescaleCFG", model=half, multiplier=0.7)
     assert (other.patches.rescale, last.patches.rescale) == (0.7, 0.7)

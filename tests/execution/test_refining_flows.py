@@ -80,7 +80,7 @@ def test_a_refining_flow_is_its_parts_in_a_row(root: Path) -> None:
         checkpoint = library.checkpoint("tiny_a")
         latent = checkpoint.vae.model.encode(sharp * 2 - 1).latent_dist.mean
         texts = [encoding.states for encoding in checkpoint.text.encode(["red", ""])]
-        table, unet = checkpoint.model.table, checkpoint.model.unet
+        table, unet = checkpoint.model.table, checkpoint.model.network
         schedule = [table.sigma(t) for t in torch.linspace(999.0, 0.0, 10).tolist()] + [0.0]
         sigmas = schedule[-5:]
         noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(6))

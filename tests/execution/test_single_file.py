@@ -12,8 +12,8 @@ from torch import Tensor
 
 from flowsmith.execution import ModelFileError, ModelLibrary
 from flowsmith.execution.conditioning import NetworkConditions
-from flowsmith.execution.single_file import clip_tokenizer
-from flowsmith.execution.vae_files import rename_taesd
+from flowsmith.execution.layouts.taesd import rename_taesd
+from flowsmith.execution.tokenizers import clip_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_original_vae_layout_decodes_like_diffusers(layout: ModuleType, tmp_path
     (tmp_path / "checkpoints").mkdir()
     save_file(tensors, tmp_path / "checkpoints" / "small.safetensors")
     checkpoint = ModelLibrary(tmp_path).checkpoint("small.safetensors")
-    vae, unet = checkpoint.vae.model.state_dict(), checkpoint.model.unet.state_dict()
+    vae, unet = checkpoint.vae.model.state_dict(), checkpoint.model.network.state_dict()
     first = "first_stage_model."
     for place, name in (
         (

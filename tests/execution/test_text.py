@@ -1,25 +1,35 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from flowsmith.execution import ExecutionError, ModelLibrary
-from flowsmith.execution.text import MAX_CHUNKS, TextEncoder
+from flowsmith.execution.text import TextEncoder, Tower
+from flowsmith.execution.text_chunks import MAX_CHUNKS
 
 LENGTH = 32
 
 
 @pytest.fixture(scope="module")
 def encoder(models: Path) -> TextEncoder:
-    return ModelLibrary(models).checkpoint("tiny_a").text
+    text = ModelLibrary(models).checkpoint("tiny_a").text
+    assert text is not None
+    return text
+
+
+@pytest.fixture(scope="module")
+def tower(encoder: TextEncoder) -> Tower:
+    return encoder.towers["l"]
 
 
 def reference(encoder: TextEncoder, words: str) -> Tensor:
     """Encode one short text straight through the model, as the tokenizer itself pads it."""
-    ids = encoder.tokenizer(words, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids  # type: ignore[operator]
+    tower: Any = encoder.towers["l"]
+    ids = tower.tokenizer(words, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids
     with torch.no_grad():
-        states: Tensor = encoder.model(ids).last_hidden_state[0]
+        states: Tensor = tower.model(ids).last_hidden_state[0]
     return states
 
 
@@ -42,13 +52,13 @@ def test_weight_moves_from_the_empty_text(encoder: TextEncoder, weight: float) -
     assert (got[2] - plain[2]).abs().max() > 0.01
 
 
-def test_long_text_is_cut_into_chunks(encoder: TextEncoder) -> None:
+def test_long_text_is_cut_into_chunks(encoder: TextEncoder, tower: Tower) -> None:
     letters = " ".join("abcdefghijklmnopqrstuvwxyz" * 2)  # 52 tokens, 30 fit a chunk
-    first, second = encoder.chunks(letters)
-    start, end = encoder.tokenizer.bos_token_id, encoder.tokenizer.eos_token_id
+    first, second = tower.chunks(letters)
+    start, end = tower.framing.start, tower.framing.end
     assert [len(first.ids), len(second.ids)] == [LENGTH, LENGTH]
     assert (first.ids[0], first.ids[-1], second.ids[0], second.ids[23]) == (start, end, start, end)
-    whole = encoder.tokenizer.encode(letters, add_special_tokens=False)
+    whole = tower.tokenizer.encode(letters, add_special_tokens=False)
     assert [*first.ids[1:-1], *second.ids[1:23]] == whole
     with torch.no_grad():
         both = encoder.encode([letters])[0].states
@@ -56,19 +66,19 @@ def test_long_text_is_cut_into_chunks(encoder: TextEncoder) -> None:
     torch.testing.assert_close(both[:LENGTH], reference(encoder, letters[:59]))
 
 
-def test_short_segment_is_not_torn_by_a_chunks_end(encoder: TextEncoder) -> None:
-    first, second = encoder.chunks(" ".join("a" * 28) + "(b c d:1.5)")
-    end = encoder.tokenizer.eos_token_id
+def test_short_segment_is_not_torn_by_a_chunks_end(tower: Tower) -> None:
+    first, second = tower.chunks(" ".join("a" * 28) + "(b c d:1.5)")
+    end = tower.framing.end
     assert first.ids[29:] == (end,) * 3
     assert second.weights[1:4] == (1.5, 1.5, 1.5)
-    exact = encoder.chunks(" ".join("a" * 28) + "(b c:1.5)")
+    exact = tower.chunks(" ".join("a" * 28) + "(b c:1.5)")
     assert len(exact) == 1  # fills the chunk to the last place
 
 
-def test_endless_prompt_is_refused(encoder: TextEncoder) -> None:
-    assert len(encoder.chunks("a " * (30 * MAX_CHUNKS))) == MAX_CHUNKS
+def test_endless_prompt_is_refused(tower: Tower) -> None:
+    assert len(tower.chunks("a " * (30 * MAX_CHUNKS))) == MAX_CHUNKS
     with pytest.raises(ExecutionError, match="too long"):
-        encoder.chunks("a " * (30 * MAX_CHUNKS + 1))
+        tower.chunks("a " * (30 * MAX_CHUNKS + 1))
 
 
 @pytest.mark.parametrize(
