@@ -40,9 +40,9 @@ def tensors_diffusion_model(
     """Build a denoising network from the tensors of a file, others among them; see `read_diffusion_model`."""
     own = under(PREFIX, tensors) or dict(tensors)
     marks = {name: tensors[name] for name in _MARKS if name in tensors}
-    family = detect_family({**own, **marks}, path)
     own = {name: tensor for name, tensor in own.items() if name not in _MARKS}
     try:
+        family = detect_family({**own, **marks}, path)
         return _built(family, own, marks, key, path, dtype)
     except KeyError as error:
         raise ModelFileError(

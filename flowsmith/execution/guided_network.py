@@ -22,8 +22,8 @@ def network_of(model: DiffusionModel, blunted: bool = False) -> Network:
         return model
 
     def run(latents: Tensor, timestep: Tensor, told: NetworkConditions) -> Tensor:
-        inner = freeu(model.unet, settings) if settings else nullcontext()
-        with inner, perturbed_attention(model.unet) if blunted else nullcontext():
+        inner = freeu(model.network, settings) if settings else nullcontext()
+        with inner, perturbed_attention(model.network) if blunted else nullcontext():
             return model(latents, timestep, told)
 
     return run

@@ -120,10 +120,10 @@ class ModelLibrary(ModelFolders):
 
         def load() -> Vae:
             if name in self.approximations():
-                halves = (
+                encoder, decoder = (
                     self.path("vae_approx", f"{name}_{half}.safetensors") for half in ("encoder", "decoder")
                 )
-                return self._placed_vae(read_taesd(*halves, key, name, self.dtypes.vae))
+                return self._placed_vae(read_taesd(encoder, decoder, key, name, self.dtypes.vae))
             return self._placed_vae(read_vae(self.path("vae", name), key, self.dtypes.vae))
 
         return self._kept(key, load, lambda vae: module_bytes(vae.model))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -157,9 +158,9 @@ def patched(
     for name, change in changes.items():
         if name not in places:
             raise _misfit(source, f"changes {name}, which this model lacks", changes)
-        modules = [clone.get_submodule(module) for module in places[name].modules]
-        weights = [module.weight for module in modules]
-        shapes = [(weight.shape[0], weight[0].numel()) for weight in weights if isinstance(weight, Tensor)]
+        modules: list[Any] = [clone.get_submodule(module) for module in places[name].modules]
+        weights: list[Tensor] = [module.weight for module in modules]
+        shapes = [(weight.shape[0], weight[0].numel()) for weight in weights]
         if (sum(rows for rows, _ in shapes), shapes[0][1]) != (change.up.shape[0], change.down[0].numel()):
             raise _misfit(source, f"{name} has another shape in this model", changes)
         for module, delta in zip(modules, places[name].split(change.delta(weights[0].device)), strict=True):

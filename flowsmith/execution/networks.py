@@ -66,10 +66,8 @@ def run_network(
         return _sd3(network, latents, timestep, text, pooled)
     told = {}
     if family in _SIZES and sizes is not None:
-        told = {"text_embeds": pooled, "time_ids": sizes[:, _SIZES[family]]}
-    output: Tensor = network(
-        latents, timestep, encoder_hidden_states=text, added_cond_kwargs=told, return_dict=False
-    )[0]
+        told = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes[:, _SIZES[family]]}}
+    output: Tensor = network(latents, timestep, encoder_hidden_states=text, return_dict=False, **told)[0]
     return output
 
 

@@ -45,7 +45,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             "whatever its author wrote; use a .safetensors file, or, if you trust the author, convert this one "
             f'once, in its folder: python -c "{_command(path)}"'
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # the reader raises what it likes on a damaged file
         raise _damaged(path, error) from error
     while isinstance(found, Mapping) and (inner := _nested(found)) is not None:
         found = inner

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flowsmith.execution.conditioning import TextEncoding
+from flowsmith.execution.errors import ExecutionError
 from flowsmith.execution.residency import Fetch, stay
 from flowsmith.execution.text_chunks import Chunk, Framing, Tokenizer, chunks, empty_chunk
 from flowsmith.execution.text_networks import layer_count, run_text_network
@@ -114,7 +115,15 @@ class TextEncoder:
     source: str = ""
 
     def stopped_at(self, layer: int) -> "TextEncoder":
-        """Return the encoder whose towers end in another layer ("clip skip 2" is layer -2)."""
+        """Return the encoder whose towers end in another layer ("clip skip 2" is layer -2).
+
+        Raises:
+            ExecutionError: The layer is not counted from the last.
+        """
+        if layer > -1:
+            raise ExecutionError(
+                f"stop_at_clip_layer={layer}: layers are counted from the last, -1; use -1 or less"
+            )
         towers = {name: tower.stopped_at(layer) for name, tower in self.towers.items()}
         if all(tower.layer == self.towers[name].layer for name, tower in towers.items()):
             return self

@@ -55,6 +55,12 @@ SIZE_RULES: dict[str, SizeRule] = {
     "UpscaleModelLoader": SizeRule(file="model_name"),
     "ImageUpscaleWithModel": SizeRule(through="image", upscaler="upscale_model"),
     "ImageSharpen": SizeRule(through="image"),
+    "EmptySD3LatentImage": SizeRule(source=("width", "height")),
+    "VAEDecodeTiled": SizeRule(through="samples"),
+    "VAEEncodeTiled": SizeRule(through="pixels"),
+    "ImageBlur": SizeRule(through="image"),
+    "ImageInvert": SizeRule(through="image"),
+    "PreviewImage": SizeRule(through="images"),
     STAGED: SizeRule(through=LATENT, steps="steps", denoise=START, full=0),
 }
 

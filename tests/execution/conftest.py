@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowsmith.execution import ModelLibrary
+from tests.execution.recordings import Recordings
 from tests.tiny_world import make_tiny_models
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "comfyui" / "parity"
@@ -39,14 +41,20 @@ def recorded_models(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def library(recorded_models: Path) -> ModelLibrary:
     """The checkpoint that ComfyUI's outputs were recorded with."""
     return ModelLibrary(recorded_models)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def outputs(parity: Path) -> dict[str, Tensor]:
     """What ComfyUI computed, by the recorded names."""
     with np.load(parity / "outputs.npz") as recorded:
         return {name.replace("|", "/"): torch.from_numpy(recorded[name]) for name in recorded}
+
+
+@pytest.fixture(scope="session")
+def recorded(library: ModelLibrary, parity: Path, outputs: dict[str, Tensor]) -> Recordings:
+    """That checkpoint with ComfyUI's outputs."""
+    return Recordings(library, outputs, json.loads((parity / "texts.json").read_text()))

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from flowsmith.execution import ModelLibrary
+from flowsmith.execution.models import Checkpoint, DiffusionModel
 from flowsmith.execution.nodes import find_node
+from flowsmith.execution.text import TextEncoder
+from flowsmith.execution.vae import Vae
 
 Graph = dict[str, Any]
 # What ComfyUI's recorded outputs were made from.
@@ -36,6 +39,13 @@ def run(library: ModelLibrary, name: str, **inputs: Any) -> Any:
     """Run one node on one row; return its first output."""
     with torch.inference_mode():
         return find_node(name).run([inputs], library)[0][0]
+
+
+def whole(checkpoint: Checkpoint) -> tuple[DiffusionModel, TextEncoder, Vae]:
+    """Return the parts of a checkpoint that has all three."""
+    assert checkpoint.text is not None
+    assert checkpoint.vae is not None
+    return checkpoint.model, checkpoint.text, checkpoint.vae
 
 
 def relative(got: Tensor, expected: Tensor) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from flowsmith.execution import Executor, ModelLibrary, RenderResult, RenderTask
 from flowsmith.execution.nodes import NODES, NodeType, Row
 from flowsmith.flows import Flow, Schema
+from tests.execution.running import whole
 from tests.tiny_world import tiny_graph
 
 SCHEMA = Schema.core().restrict(
@@ -98,17 +99,17 @@ def test_image_alone_equals_image_in_a_batch(models: Path, sampler: str) -> None
 def check_by_hand(models: Path, executor: Executor, prompt: str, seed: int) -> None:
     """Run the whole default flow once more, written out with diffusers' networks and the formulas."""
     got = images(executor.render([RenderTask("x", flow(steps=2, cfg=2.0), prompt, seed)]))["x"]
-    parts = ModelLibrary(models).checkpoint("tiny_a")
+    model, encoder, vae = whole(ModelLibrary(models).checkpoint("tiny_a"))
     with torch.no_grad():
-        positive, negative = (encoding.states for encoding in parts.text.encode([prompt, ""]))
-        s0, s1 = parts.model.table.maximum, parts.model.table.minimum
+        positive, negative = (encoding.states for encoding in encoder.encode([prompt, ""]))
+        s0, s1 = model.table.maximum, model.table.minimum
         x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) * (1 + s0**2) ** 0.5
         for sigma, target, step in ((s0, s1, 999), (s1, 0.0, 0)):
             seen = x / (sigma**2 + 1) ** 0.5
-            noises = [parts.model.network(seen, step, text[None]).sample for text in (positive, negative)]
+            noises = [model.network(seen, step, text[None]).sample for text in (positive, negative)]
             noise = noises[1] + 2.0 * (noises[0] - noises[1])
             x = x + noise * (target - sigma)
-        picture = (parts.vae.model.decode(x / 0.5).sample[0] / 2 + 0.5).clamp(0, 1)
+        picture = (vae.model.decode(x / 0.5).sample[0] / 2 + 0.5).clamp(0, 1)
     apart = (got.int() - (picture * 255).to(torch.uint8).int()).abs()
     assert int(apart.max()) <= 1
     assert got.float().std() > 10

@@ -1,25 +1,23 @@
 """Parts of a way: what they start from, where they stop, and that they make the whole again."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowsmith.execution import Executor, ModelLibrary, RenderTask
 from flowsmith.execution.conditioning import Conditioning
-from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes import find_node
 from flowsmith.execution.nodes.sampling import part_of
 from flowsmith.execution.nodes.values import EmptyLatent
 from flowsmith.execution.samplers import SAMPLERS
 from flowsmith.execution.schedules import sampling_sigmas
-from flowsmith.execution.sigmas import Table
 from flowsmith.flows import Flow, Schema
-from tests.execution.gaussian import SPREAD, gaussian_guess
+from tests.execution.gaussian import SPREAD
+from tests.execution.perfect import perfect
 from tests.execution.running import relative
 from tests.tiny_world import tiny_graph
 
@@ -32,6 +30,7 @@ def library(models: Path) -> ModelLibrary:
 def row(library: ModelLibrary, latent: Tensor | EmptyLatent, **changes: Any) -> dict[str, Any]:
     """Return inputs for either sampling node: 6 steps at guidance 3 from seed 7."""
     checkpoint = library.checkpoint("tiny_a")
+    assert checkpoint.text is not None
     with torch.inference_mode():
         positive, negative = map(Conditioning.of, checkpoint.text.encode(["red", ""]))
     texts = {"positive": positive, "negative": negative}
@@ -48,26 +47,6 @@ def sample(library: ModelLibrary, *rows: dict[str, Any], name: str = "KSamplerAd
 
 
 EMPTY = EmptyLatent(48, 64)
-
-
-class Perfect(nn.Module):
-    """The network that knows the noise in Gaussian pixels; a random one takes none away."""
-
-    def __init__(self, table: Table) -> None:
-        super().__init__()
-        self.table = table
-
-    def forward(
-        self, latents: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
-    ) -> tuple[Tensor]:
-        sigma = float(self.table.sigmas[int(timestep)])
-        x = latents * math.sqrt(1 + sigma**2)
-        return ((x - gaussian_guess(x, sigma)) / sigma,)
-
-
-def perfect(library: ModelLibrary) -> DiffusionModel:
-    model = library.checkpoint("tiny_a").model
-    return replace(model, key="perfect", unet=Perfect(model.table))
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ddim"])

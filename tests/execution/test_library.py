@@ -7,6 +7,11 @@ import torch
 
 from flowsmith.execution import ExecutionError, ModelFileError, ModelLibrary, ModelNameError
 from flowsmith.execution.cache import Cache, module_bytes
+from flowsmith.execution.conditioning import NetworkConditions
+from flowsmith.execution.dtypes import Dtypes
+from flowsmith.execution.residency import Residency
+from tests.execution.running import whole
+from tests.tiny_world import make_tiny_vae
 
 
 def test_names_and_hashes(models: Path) -> None:
@@ -56,6 +61,71 @@ def test_models_in_use_are_kept_within_the_bound(models: Path) -> None:
     first = tight.checkpoint("tiny_a")
     tight.checkpoint("tiny_b")
     assert tight.checkpoint("tiny_a") is not first
+
+
+def test_all_kinds_share_one_budget(models: Path, tmp_path: Path) -> None:
+    """What is used last is kept: an autoencoder of its own takes the place of a checkpoint."""
+    (tmp_path / "checkpoints").symlink_to(models / "checkpoints")
+    make_tiny_vae(tmp_path / "vae" / "own")
+    model, text, vae = whole(ModelLibrary(tmp_path).checkpoint("tiny_a"))
+    size = module_bytes(model.network, text.towers["l"].model, vae.model)
+    own = module_bytes(ModelLibrary(tmp_path).vae("own").model)
+    library = ModelLibrary(tmp_path, max_bytes=2 * size + own - 1)
+    first, second = library.checkpoint("tiny_a"), library.checkpoint("tiny_b")
+    assert library.checkpoint("tiny_a") is first
+    autoencoder = library.vae("own")  # one byte too many: "tiny_b" was unused for longest
+    assert library.checkpoint("tiny_a") is first
+    assert library.vae("own") is autoencoder
+    assert library.checkpoint("tiny_b") is not second
+
+
+def test_a_checkpoint_is_in_use_while_its_patched_copy_is(models: Path) -> None:
+    model, text, vae = whole(ModelLibrary(models).checkpoint("tiny_a"))
+    size = module_bytes(model.network, text.towers["l"].model, vae.model)
+    library = ModelLibrary(models, max_bytes=int(size * 2.5))
+    first = library.checkpoint("tiny_a")
+    library.checkpoint("tiny_b")
+    library.with_lora(first.model, None, "tiny.safetensors", 1.0)  # of "tiny_a", so "tiny_b" is the older one
+    library.with_lora(first.model, None, "tiny.safetensors", 2.0)
+    tight = library._loaded
+    tight.put("filler", (None, size))
+    assert "tiny_a" in tight
+    assert "tiny_b" not in tight
+
+
+def test_networks_wait_on_the_cpu_and_compute_the_same(models: Path) -> None:
+    """With room for one network on the device, each is brought when it is used; here the device is the CPU too."""
+    plain, moving = ModelLibrary(models), ModelLibrary(models)
+    tight = Residency(torch.device("cpu"), 1)
+    moving._fetch = tight.fetch
+    pictures = []
+    for library in (plain, moving):
+        model, text, vae = whole(library.checkpoint("tiny_a"))
+        patched, changed = library.with_lora(model, text, "tiny.safetensors", 0.8, 0.6)
+        assert changed is not None
+        with torch.inference_mode():
+            states = [encoder.encode(["red"])[0].states for encoder in (text, changed, text)]
+            x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+            for one, encoded in zip((model, patched, model), states, strict=True):
+                told = NetworkConditions(encoded[None], None, torch.zeros(1, 7), torch.zeros(1))
+                x = one(x, torch.tensor(5), told)
+            pictures.append(vae.decode(x))
+        networks = [model.network, patched.network, text.towers["l"].model, vae.model]
+    assert torch.equal(*pictures)
+    assert tight.bytes == module_bytes(networks[-1])  # only the last one used is there
+
+
+def test_number_types() -> None:
+    half, wide, full = torch.float16, torch.bfloat16, torch.float32
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert Dtypes.on(cpu) == Dtypes(full, full, full, full)
+    assert Dtypes.on(cpu, wide) == Dtypes(wide, wide, full, wide)
+    assert Dtypes.on(cuda, wide) == Dtypes(wide, wide, full, wide)
+    assert Dtypes.on(cpu, half) == Dtypes(half, wide, full, wide)  # SDXL's VAE and T5 overflow in float16
+    with pytest.MonkeyPatch.context() as patch:
+        for able, otherwise in ((True, wide), (False, full)):
+            patch.setattr(torch.cuda, "is_bf16_supported", lambda able=able: able)
+            assert Dtypes.on(cuda) == Dtypes(half, otherwise, full, otherwise)
 
 
 def test_cache_forgets_what_was_used_longest_ago() -> None:

@@ -49,7 +49,7 @@ def test_change_of_a_weight_by_hand(library: ModelLibrary) -> None:
 
 def test_without_alpha_the_rank_does_not_scale(library: ModelLibrary) -> None:
     whole = library.path("loras", "plain.safetensors")
-    assert {change.scale for change in read_lora(whole).network.values()} == {1.0}
+    assert {change.scale for change in read_lora(whole).parts[NETWORK].values()} == {1.0}
 
 
 def test_strength_is_linear_and_the_original_stays(library: ModelLibrary) -> None:

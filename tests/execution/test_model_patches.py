@@ -16,7 +16,7 @@ from flowsmith.execution.prediction import Prediction
 from flowsmith.execution.text import TextEncoder
 from flowsmith.flows import Flow, Schema
 from tests.execution.denoising import denoiser
-from tests.execution.running import run
+from tests.execution.running import run, whole
 from tests.tiny_world import tiny_graph
 
 
@@ -90,13 +90,13 @@ def encoded(library: ModelLibrary, clip: TextEncoder, text: str) -> Tensor:
 
 def test_an_earlier_layer_is_what_a_shorter_encoder_ends_in(models: Path) -> None:
     library = ModelLibrary(models)
-    clip = library.checkpoint("tiny_a").text
-    short = copy.deepcopy(clip.model)
+    _, clip, _ = whole(library.checkpoint("tiny_a"))
+    short = copy.deepcopy(clip.towers["l"].model)
     encoder: Any = getattr(short, "text_model", short)
     del encoder.encoder.layers[-1]
     skipped = run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-2)
     for text in ("a red star", "", "red star " * 30):
-        rows = torch.tensor([chunk.ids for chunk in clip.chunks(text)])
+        rows = torch.tensor([chunk.ids for chunk in clip.towers["l"].chunks(text)])
         with torch.inference_mode():
             expected = short(rows).last_hidden_state.flatten(0, 1)
         got = encoded(library, skipped, text)
@@ -106,25 +106,30 @@ def test_an_earlier_layer_is_what_a_shorter_encoder_ends_in(models: Path) -> Non
 
 def test_weights_move_away_from_the_empty_text_of_the_same_layer(models: Path) -> None:
     library = ModelLibrary(models)
-    skipped = library.checkpoint("tiny_a").text.stopped_at(-2)
+    skipped = whole(library.checkpoint("tiny_a"))[1].stopped_at(-2)
     weighted, plain, empty = (encoded(library, skipped, text) for text in ("(re:1.5)", "re", ""))
     torch.testing.assert_close(weighted[1], empty[1] + 1.5 * (plain[1] - empty[1]))
 
 
 def test_the_encoder_shares_weights_and_changes_its_key(models: Path) -> None:
     library = ModelLibrary(models)
-    clip = library.checkpoint("tiny_a").text
+    _, clip, _ = whole(library.checkpoint("tiny_a"))
     assert run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-1) is clip
     skipped = run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-2)
-    assert skipped.model is clip.model
+    assert skipped.towers["l"].model is clip.towers["l"].model
     group = find_node("CLIPTextEncode").group
     assert group({"clip": skipped, "text": "x"}) != group({"clip": clip, "text": "x"})
     back = run(library, "CLIPSetLastLayer", clip=skipped, stop_at_clip_layer=-1)
-    assert back.layer == -1
+    assert back.towers["l"].layer is None
     _, patched = library.with_lora(library.checkpoint("tiny_a").model, skipped, "tiny.safetensors", 1, 1)
-    assert patched.layer == -2
-    for layer in (-3, -24, 0, 1):
-        with pytest.raises(ExecutionError, match=f"={layer}: this text encoder has 2 layers; use -2 to -1"):
+    assert patched is not None
+    assert patched.towers["l"].layer == -2
+    for layer in (-3, -24):  # more than there are: all of them, as in ComfyUI
+        assert run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=layer) is clip
+    for layer in (0, 1):
+        with pytest.raises(
+            ExecutionError, match=f"={layer}: layers are counted from the last, -1; use -1 or less"
+        ):
             run(library, "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=layer)
 
 

@@ -1,9 +1,7 @@
 """VAEs that are no part of a checkpoint, and images encoded to latents."""
 
 import json
-import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from flowsmith.execution import ExecutionError, ModelFileError, ModelLibrary, ModelNameError
 from flowsmith.execution.nodes import find_node
+from tests.execution.layouts.originals import original_vae
 from tests.execution.running import run
 from tests.tiny_world import make_tiny_vae
 
@@ -90,35 +89,6 @@ def test_images_without_latents(root: Path, shape: tuple[int, ...]) -> None:
         run(ModelLibrary(root), "VAEEncode", pixels=torch.zeros(shape), vae=vae)
 
 
-_ORIGINAL = (  # diffusers' names, and what they are in Stable Diffusion's own files
-    (r"down_blocks\.(\d+)\.resnets\.", r"down.\1.block."),
-    (r"down_blocks\.(\d+)\.downsamplers\.0\.conv", r"down.\1.downsample.conv"),
-    (r"upsamplers\.0\.conv", "upsample.conv"),
-    (r"\.resnets\.", ".block."),
-    (r"mid_block\.block\.0", "mid.block_1"),
-    (r"mid_block\.block\.1", "mid.block_2"),
-    (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
-    (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
-    (r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1"),
-    ("conv_norm_out", "norm_out"),
-    ("conv_shortcut", "nin_shortcut"),
-)
-
-
-def original(tensors: Mapping[str, Tensor], levels: int, prefix: str) -> dict[str, Tensor]:
-    """Rename a VAE's tensors back to the layout that they had before diffusers."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        name = re.sub(
-            r"up_blocks\.(\d+)\.", lambda m: f"up.{levels - 1 - int(m[1])}.", name
-        )  # counted from the end
-        for pattern, place in _ORIGINAL:
-            name = re.sub(pattern, place, name)
-        attention = re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name)
-        renamed[prefix + name] = (tensor[:, :, None, None] if attention else tensor).contiguous()
-    return renamed
-
-
 @pytest.mark.parametrize("prefix", ["", "first_stage_model."])
 def test_a_single_file_in_the_original_layout_is_the_same_vae(tmp_path: Path, prefix: str) -> None:
     """Its shapes are read off the tensors; norms have 32 groups in every such file."""
@@ -126,7 +96,7 @@ def test_a_single_file_in_the_original_layout_is_the_same_vae(tmp_path: Path, pr
         tmp_path / "vae" / "folder", block_out_channels=(32, 64), norm_num_groups=32, layers_per_block=1
     )
     tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
-    renamed = original(tensors, 2, prefix) | {"loss.logvar": torch.zeros(())}  # the training's own
+    renamed = original_vae(tensors, 2, prefix) | {"loss.logvar": torch.zeros(())}  # the training's own
     save_file(renamed, tmp_path / "vae" / "file.safetensors")
     library = ModelLibrary(tmp_path)
     assert library.names("vae") == ["file.safetensors", "folder"]

@@ -10,6 +10,7 @@ import torch
 
 from flowsmith.execution import Executor, ModelLibrary, RenderTask
 from flowsmith.flows import Flow, Schema
+from tests.execution.running import whole
 from tests.tiny_world import make_tiny_upscaler, make_tiny_vae, tiny_graph
 
 SCHEMA = Schema.core().restrict(
@@ -77,10 +78,10 @@ def test_a_refining_flow_is_its_parts_in_a_row(root: Path) -> None:
         kernel = weights.outer(weights) / weights.outer(weights).sum()
         blur = sum(kernel[y, x] * padded[..., y : y + 64, x : x + 64] for y in range(3) for x in range(3))
         sharp = (large + 0.5 * (large - blur)).clamp(0, 1)
-        checkpoint = library.checkpoint("tiny_a")
-        latent = checkpoint.vae.model.encode(sharp * 2 - 1).latent_dist.mean
-        texts = [encoding.states for encoding in checkpoint.text.encode(["red", ""])]
-        table, unet = checkpoint.model.table, checkpoint.model.network
+        model, text, vae = whole(library.checkpoint("tiny_a"))
+        latent = vae.model.encode(sharp * 2 - 1).latent_dist.mean
+        texts = [encoding.states for encoding in text.encode(["red", ""])]
+        table, unet = model.table, model.network
         schedule = [table.sigma(t) for t in torch.linspace(999.0, 0.0, 10).tolist()] + [0.0]
         sigmas = schedule[-5:]
         noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(6))

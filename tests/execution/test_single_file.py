@@ -13,7 +13,9 @@ from torch import Tensor
 from flowsmith.execution import ModelFileError, ModelLibrary
 from flowsmith.execution.conditioning import NetworkConditions
 from flowsmith.execution.layouts.taesd import rename_taesd
+from flowsmith.execution.models import Checkpoint
 from flowsmith.execution.tokenizers import clip_tokenizer
+from tests.execution.running import whole
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +40,16 @@ def test_shapes_are_read_off_the_tensors(layout: ModuleType, tmp_path: Path, lev
     spec |= layout.kl_vae(ch=32, mult=levels, nres=1)
     (tmp_path / "checkpoints").mkdir()
     save_file(layout.fill(spec), tmp_path / "checkpoints" / "small.safetensors")
-    checkpoint = ModelLibrary(tmp_path).checkpoint("small.safetensors")  # strict: each tensor found its place
-    assert checkpoint.model.latent.factor == 2 ** (len(levels) - 1)
-    text = checkpoint.text.encode(["a cat"])[0].states
+    # Strict: each tensor found its place.
+    model, encoder, vae = whole(ModelLibrary(tmp_path).checkpoint("small.safetensors"))
+    assert model.latent.factor == 2 ** (len(levels) - 1)
+    text = encoder.encode(["a cat"])[0].states
     assert text.shape == (77, 64)
     with torch.inference_mode():
-        noise = checkpoint.model(torch.randn(1, 4, 8, 8), torch.tensor(5), told(text[None]))
-        image = checkpoint.vae.decode(torch.randn(1, 4, 4, 4))
+        noise = model(torch.randn(1, 4, 8, 8), torch.tensor(5), told(text[None]))
+        image = vae.decode(torch.randn(1, 4, 4, 4))
     assert noise.isfinite().all()
-    assert image.shape[-1] == 4 * checkpoint.model.latent.factor
+    assert image.shape[-1] == 4 * model.latent.factor
 
 
 def test_original_vae_layout_decodes_like_diffusers(layout: ModuleType, tmp_path: Path) -> None:
@@ -56,8 +59,8 @@ def test_original_vae_layout_decodes_like_diffusers(layout: ModuleType, tmp_path
     tensors = layout.fill(spec)
     (tmp_path / "checkpoints").mkdir()
     save_file(tensors, tmp_path / "checkpoints" / "small.safetensors")
-    checkpoint = ModelLibrary(tmp_path).checkpoint("small.safetensors")
-    vae, unet = checkpoint.vae.model.state_dict(), checkpoint.model.network.state_dict()
+    model, _, autoencoder = whole(ModelLibrary(tmp_path).checkpoint("small.safetensors"))
+    vae, unet = autoencoder.model.state_dict(), model.network.state_dict()
     first = "first_stage_model."
     for place, name in (
         (
@@ -75,15 +78,72 @@ def test_original_vae_layout_decodes_like_diffusers(layout: ModuleType, tmp_path
     assert torch.equal(unet[place], tensors[f"model.diffusion_model.{key}"].float())
 
 
-@pytest.mark.parametrize("missing", ["model.diffusion_model.", "cond_stage_model.", "first_stage_model."])
-def test_incomplete_checkpoint_is_named(layout: ModuleType, tmp_path: Path, missing: str) -> None:
-    spec = layout.unet(mc=32, mult=(1,), nres=1, depth=(1,), ctx=64) | layout.clip_l(layers=1, c=64, vocab=99)
-    spec |= layout.kl_vae(ch=32, mult=(1,), nres=1)
-    tensors = {name: t for name, t in layout.fill(spec).items() if not name.startswith(missing)}
-    (tmp_path / "checkpoints").mkdir()
-    save_file(tensors, tmp_path / "checkpoints" / "part.safetensors")
-    with pytest.raises(ModelFileError, match=r"part\.safetensors"):
-        ModelLibrary(tmp_path).checkpoint("part.safetensors")
+@pytest.fixture(scope="module")
+def tensors(layout: ModuleType) -> dict[str, Tensor]:
+    """A whole checkpoint."""
+    spec = layout.unet(mc=32, mult=(1,), nres=1, depth=(1,), ctx=64) | layout.clip_l(layers=1, c=64)
+    filled: dict[str, Tensor] = layout.fill(spec | layout.kl_vae(ch=32, mult=(1,), nres=1))
+    return filled
+
+
+def load(root: Path, tensors: dict[str, Tensor]) -> Checkpoint:
+    (root / "checkpoints").mkdir(exist_ok=True)
+    save_file(tensors, root / "checkpoints" / "part.safetensors")
+    return ModelLibrary(root).checkpoint("part.safetensors")
+
+
+def test_what_a_file_does_not_hold_is_none(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    def without(start: str) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(start)}
+
+    bare = load(tmp_path, without("first_stage_model."))
+    assert bare.vae is None
+    assert bare.text is not None
+    mute = load(tmp_path, without("cond_stage_model."))
+    assert mute.text is None
+    assert mute.vae is not None
+    with pytest.raises(ModelFileError, match=r"part\.safetensors: holds no diffusion model"):
+        load(tmp_path, without("model.diffusion_model."))
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        (
+            "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight",
+            "text encoder lacks encoder.l",
+        ),
+        (
+            "cond_stage_model.transformer.text_model.final_layer_norm.weight",
+            "fit a CLIPTextModel .*final_layer_norm",
+        ),
+        ("first_stage_model.decoder.conv_out.weight", "the VAE lacks decoder.conv_out.weight"),
+        ("first_stage_model.decoder.norm_out.weight", "tensors do not fit a AutoencoderKL .*conv_norm_out"),
+        (
+            "model.diffusion_model.time_embed.0.weight",
+            "tensors do not fit a UNet2DConditionModel .*time_embedding",
+        ),
+    ],
+)
+def test_a_part_that_is_not_whole_is_named(
+    tensors: dict[str, Tensor], tmp_path: Path, lost: str, says: str
+) -> None:
+    with pytest.raises(ModelFileError, match=rf"part\.safetensors: .*{says}"):
+        load(tmp_path, {name: tensor for name, tensor in tensors.items() if name != lost})
+
+
+def test_a_text_encoder_without_clips_words(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    name = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+    with pytest.raises(ModelFileError, match="its text encoder knows 99 words; use one with CLIP's 49408"):
+        load(tmp_path, {**tensors, name: tensors[name][:99].clone()})
+
+
+def test_old_names_without_text_model(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    renamed = {name.replace("transformer.text_model.", "transformer."): t for name, t in tensors.items()}
+    with torch.inference_mode():
+        texts = [load(tmp_path, some).text for some in (tensors, renamed)]
+        old, new = (text.encode(["a cat"])[0].states for text in texts if text)
+    assert torch.equal(old, new)
 
 
 def test_clip_tokens_by_their_published_numbers() -> None:

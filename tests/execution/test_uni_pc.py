@@ -82,9 +82,9 @@ def test_one_place_takes_half_of_the_step() -> None:
 def test_orders_rise_to_three_and_fall_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def weights(places: list[float], h: float) -> list[float]:
+    def weights(places: list[float], h: float, exponential: bool) -> list[float]:
         asked.append(len(places))
-        return step_weights(places, h)
+        return step_weights(places, h, exponential)
 
     monkeypatch.setattr("flowsmith.execution.samplers.uni_pc.step_weights", weights)
     sigmas = [8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.0]

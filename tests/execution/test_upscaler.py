@@ -1,12 +1,11 @@
 """Upscale models: tiny random Compact networks, written to a folder and loaded the public way."""
 
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowsmith.execution import ExecutionError, ModelFileError, ModelLibrary, ModelNameError
@@ -85,32 +84,18 @@ def test_names_stay_inside_the_folder(root: Path, name: str) -> None:
         run(ModelLibrary(root), "UpscaleModelLoader", model_name=name)
 
 
-class Trap:
-    """Tells whether it was unpickled, as code in a .pth file would."""
-
-    sprung = False
-
-    def __reduce__(self) -> tuple[type["Trap"], tuple[()]]:
-        type(self).sprung = True
-        return Trap, ()
-
-
-@pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.ckpt", "x.bin"])
-def test_pickles_are_never_opened(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "upscale_models"
-    folder.mkdir()
-    (folder / name).write_bytes(pickle.dumps(Trap()))
-    library, Trap.sprung = ModelLibrary(tmp_path), False
-    assert library.names("upscale_models") == []
-    with pytest.raises(
-        ModelNameError, match=rf"{name} is no \.safetensors file, and no other kind is opened"
-    ):
-        run(library, "UpscaleModelLoader", model_name=name)
-    assert not Trap.sprung
-    (folder / "x.safetensors").write_bytes((folder / name).read_bytes())  # nor under another name
-    with pytest.raises(ModelFileError, match="no readable safetensors"):
-        run(ModelLibrary(tmp_path), "UpscaleModelLoader", model_name="x.safetensors")
-    assert not Trap.sprung
+@pytest.mark.parametrize("nest", ["params_ema", "params", None])
+def test_authors_pth_files_are_the_same_model(root: Path, tmp_path: Path, nest: str | None) -> None:
+    """Real-ESRGAN's authors publish pickles with the weights under "params_ema" or "params"."""
+    tensors = load_file(root / "upscale_models" / "x2.safetensors")
+    (tmp_path / "upscale_models").mkdir()
+    torch.save({nest: tensors} if nest else tensors, tmp_path / "upscale_models" / "x2.pth")
+    assert ModelLibrary(tmp_path).names("upscale_models") == ["x2.pth"]
+    one, other = (
+        run(ModelLibrary(place), "UpscaleModelLoader", model_name=name)
+        for place, name in ((root, "x2.safetensors"), (tmp_path, "x2.pth"))
+    )
+    assert torch.equal(one(images()), other(images()))
 
 
 def test_a_missing_name_lists_what_is_there(root: Path) -> None:

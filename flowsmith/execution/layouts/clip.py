@@ -59,7 +59,7 @@ def clip_tower(
         tensors = _from_open_clip(tensors)
     named = {key.removeprefix("text_model."): tensor for key, tensor in tensors.items()}
     try:
-        config = _config(named, name)
+        config = clip_config(named, name)
     except KeyError as error:
         raise ModelFileError(f"{source}: the text encoder lacks {error.args[0]}; use a whole file") from error
     if config["vocab_size"] <= _END:
@@ -73,7 +73,8 @@ def clip_tower(
     return Tower(network, clip_tokenizer(), framing, layer, normed, projected)
 
 
-def _config(tensors: Mapping[str, Tensor], name: ClipName) -> dict[str, Any]:
+def clip_config(tensors: Mapping[str, Tensor], name: ClipName) -> dict[str, Any]:
+    """Read the configuration of a CLIPTextModel off tensors in Hugging Face's layout, without "text_model."."""
     words = tensors[_WORDS]
     return {
         "vocab_size": words.shape[0],

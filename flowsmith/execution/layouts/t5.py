@@ -46,14 +46,15 @@ def t5_tower(
     """
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(("shared.", "encoder."))}
     try:
-        config = _config(kept)
+        config = t5_config(kept)
     except KeyError as error:
         raise ModelFileError(f"{source}: the T5 lacks {error.args[0]}; use a whole file") from error
     network = t5_network(config, kept, source, dtype)
     return Tower(network, t5_tokenizer(tokenizer), Framing(_END, _PAD, length, whole=True))
 
 
-def _config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def t5_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the configuration of a T5EncoderModel off its tensors."""
     words = tensors.get("shared.weight", tensors.get("encoder.embed_tokens.weight"))
     if words is None:
         raise KeyError("shared.weight")

@@ -109,20 +109,21 @@ def unet_places(modules: Iterable[str], levels: int, blocks: int) -> Iterator[tu
         levels: Resolutions that the UNet has.
         blocks: Residual blocks a level of its encoder; the decoder has one more.
     """
-    stems = dict(_stems(levels, blocks))
-    modules = list(modules)
+    modules, stems = list(modules), dict(_stems(levels, blocks))
     for module in modules:
-        for stem in (module, module.rpartition(".")[0], ".".join(module.split(".")[:4])):
-            if stem not in stems:
-                continue
-            name = stems[stem] + module.removeprefix(stem)
-            if "resnets" in stem:
-                for there, here in _RESNET.items():
-                    name = name.replace(there, here)
-            if "upsamplers" in stem and f"{stem.split('.upsamplers')[0]}.attentions.0" in modules:
-                name = name.replace(".1.conv", ".2.conv")  # it stands behind the transformer, if there is one
-            yield name, Place((module,))
-            break
+        parts = module.split(".")
+        # "conv_in", "mid_block.resnets.0", "up_blocks.0.attentions.1", "down_blocks.0.downsamplers.0.conv"
+        stem = next((s for k in range(1, 6) if (s := ".".join(parts[:k])) in stems), None)
+        if stem is None:
+            continue
+        inner = module.removeprefix(stem)
+        if ".resnets." in stem:
+            for there, here in _RESNET.items():
+                inner = inner.replace(there, here)
+        name = stems[stem] + inner
+        if ".upsamplers." in stem and stem.replace("upsamplers", "attentions") in modules:
+            name = name.replace(".1.conv", ".2.conv")  # it stands behind the transformer, if there is one
+        yield name, Place((module,))
 
 
 def _stems(levels: int, blocks: int) -> Iterator[tuple[str, str]]:

@@ -56,13 +56,16 @@ def _converted(node: str, one: Input, value: Any) -> Any:
             return kind(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise ExecutionError(f"{node}: {name}={value!r} is not {_KINDS[kind]}; give one") from error
-    if kind is not Any and not isinstance(
-        value, kind if isinstance(kind, UnionType) else get_origin(kind) or kind
-    ):
+    if kind is Any or isinstance(value, kind if isinstance(kind, UnionType) else get_origin(kind) or kind):
+        return value
+    if value is None:
         raise ExecutionError(
-            f"{node}: {name} is linked to a {type(value).__name__}; link it to an output of its own kind"
+            f"{node}: {name} is linked to a part that the model file does not hold; load it from a file of its own "
+            "(CLIPLoader, DualCLIPLoader, VAELoader)"
         )
-    return value
+    raise ExecutionError(
+        f"{node}: {name} is linked to a {type(value).__name__}; link it to an output of its own kind"
+    )
 
 
 def _likeness(value: Any) -> Hashable:

@@ -26,7 +26,7 @@ class LoraLoader:
     """
 
     model: DiffusionModel
-    clip: TextEncoder
+    clip: TextEncoder | None
     lora_name: str
     strength_model: float
     strength_clip: float
@@ -36,6 +36,69 @@ class LoraLoader:
         return library.with_lora(
             self.model, self.clip, self.lora_name, self.strength_model, self.strength_clip
         )
+
+
+@node("LoraLoaderModelOnly", turn=2)
+class LoraLoaderModelOnly:
+    """MODEL changed by a LoRA."""
+
+    model: DiffusionModel
+    lora_name: str
+    strength_model: float
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Patch the model."""
+        return library.with_lora(self.model, None, self.lora_name, self.strength_model)[:1]
+
+
+@node("UNETLoader", turn=3)
+class UNETLoader:
+    """MODEL of a file of its own. Weights are kept in the library's number type, whatever ``weight_dtype`` says."""
+
+    unet_name: str
+    weight_dtype: str = "default"
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Load the model."""
+        return (library.diffusion_model(self.unet_name),)
+
+
+@node("CLIPLoader", turn=2)
+class CLIPLoader:
+    """CLIP of one file of its own."""
+
+    clip_name: str
+    type: str = "stable_diffusion"
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Load the text encoder."""
+        return (library.text_encoder([self.clip_name], self.type),)
+
+
+@node("DualCLIPLoader", turn=2)
+class DualCLIPLoader:
+    """CLIP of two files, in any order."""
+
+    clip_name1: str
+    clip_name2: str
+    type: str
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Load the text encoders."""
+        return (library.text_encoder([self.clip_name1, self.clip_name2], self.type),)
+
+
+@node("TripleCLIPLoader", turn=2)
+class TripleCLIPLoader:
+    """CLIP of Stable Diffusion 3's three files, in any order."""
+
+    clip_name1: str
+    clip_name2: str
+    clip_name3: str
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Load the text encoders."""
+        return (library.text_encoder([self.clip_name1, self.clip_name2, self.clip_name3], "sd3"),)
 
 
 @node("VAELoader", turn=2)

@@ -1,4 +1,4 @@
-"""Nodes that hand on a value of their own."""
+"""Nodes that hand on values."""
 
 from typing import Any
 
@@ -59,3 +59,29 @@ class PreviewAny:
     def run(self, library: ModelLibrary) -> Outputs:
         """Hand it on."""
         return (str(self.source),)
+
+
+@node("StringConcatenate")
+class StringConcatenate:
+    """Two texts with something between."""
+
+    string_a: str
+    string_b: str
+    delimiter: str = ""
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Join them."""
+        return (f"{self.string_a}{self.delimiter}{self.string_b}",)
+
+
+@node("ComfySwitchNode")
+class ComfySwitchNode:
+    """One of two inputs of one kind. Both are evaluated here, whichever is taken."""
+
+    switch: bool
+    on_false: Any
+    on_true: Any
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Hand one on."""
+        return (self.on_true if self.switch else self.on_false,)

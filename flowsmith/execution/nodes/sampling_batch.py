@@ -15,6 +15,8 @@ from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes.values import EmptyLatent, Latent, latent_shape, realised
 from flowsmith.execution.noise import StepNoise, starting_noise
 from flowsmith.execution.samplers import Sampler
+from flowsmith.execution.samplers.on_flow import sample_on_flow
+from flowsmith.execution.sigmas import FlowTable
 from flowsmith.execution.together import Join, walk_together
 
 _EVALUATED_TWICE = ("heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu")
@@ -100,7 +102,8 @@ def _walk(
     plain, blunted = networks
     denoiser = _denoiser(batch, shape, join(plain), None if blunted is None else join(blunted))
     guess = _LastGuess(denoiser, sigmas[-2])
-    x = first.sampler(guess, x, sigmas, StepNoise(seeds, shape, model.device))
+    solve = partial(sample_on_flow, first.sampler) if isinstance(model.table, FlowTable) else first.sampler
+    x = solve(guess, x, sigmas, StepNoise(seeds, shape, model.device))
     x = model.table.handed_on(x, sigmas[-1])
     ends = [torch.split(model.latent.out_of_model(end), shape[0]) for end in (x, guess.last)]
     return list(zip(*ends, strict=True))

@@ -40,3 +40,32 @@ class VAEEncode:
     def run_all(cls, rows: Sequence[Self], library: ModelLibrary) -> list[Outputs]:
         """Encode the rows' images together."""
         return in_one(rows[0].vae.encode, [row.pixels for row in rows])
+
+
+@node("VAEDecodeTiled")
+class VAEDecodeTiled:
+    """The image of latents, computed in tiles, so that memory does not follow its size."""
+
+    samples: Latent
+    vae: Vae
+    tile_size: int = 512
+    overlap: int = 64
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Decode the latents."""
+        latents = realised(self.samples, self.vae.latent).to(self.vae.device)
+        return (self.vae.decode_tiled(latents, self.tile_size, self.overlap),)
+
+
+@node("VAEEncodeTiled")
+class VAEEncodeTiled:
+    """The latents of an image, computed in tiles."""
+
+    pixels: Tensor
+    vae: Vae
+    tile_size: int = 512
+    overlap: int = 64
+
+    def run(self, library: ModelLibrary) -> Outputs:
+        """Encode the image."""
+        return (self.vae.encode_tiled(self.pixels, self.tile_size, self.overlap),)

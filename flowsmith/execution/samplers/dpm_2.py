@@ -28,7 +28,7 @@ def dpm_2(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise
     return x
 
 
-@register("dpm_2_ancestral", discards_penultimate=True)
+@register("dpm_2_ancestral", noisy=True, discards_penultimate=True)
 def dpm_2_ancestral(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise) -> Tensor:
     """Take midpoint steps to below the next sigma, and come back with fresh noise."""
     for sigma, target in pairwise(sigmas):

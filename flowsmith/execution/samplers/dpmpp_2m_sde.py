@@ -13,7 +13,7 @@ from flowsmith.execution.samplers.dpmpp_2m import midpoint_guess
 from flowsmith.execution.samplers.registry import Denoise, DrawNoise, register
 
 
-@register("dpmpp_2m_sde", "dpmpp_2m_sde_gpu")
+@register("dpmpp_2m_sde", "dpmpp_2m_sde_gpu", noisy=True)
 def dpmpp_2m_sde(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise) -> Tensor:
     """Sample every step's posterior given the extrapolated guess; the last step to 0 is the guess itself.
 

@@ -20,7 +20,7 @@ def single_step(denoise: Denoise, x: Tensor, sigma: float, target: float) -> Ten
     return between.lerp(x, target / sigma)
 
 
-@register("dpmpp_2s_ancestral")
+@register("dpmpp_2s_ancestral", noisy=True)
 def dpmpp_2s_ancestral(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise) -> Tensor:
     """Step to below the next sigma, and come back with fresh noise."""
     for sigma, target in pairwise(sigmas):

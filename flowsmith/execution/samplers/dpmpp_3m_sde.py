@@ -13,7 +13,7 @@ from torch import Tensor
 from flowsmith.execution.samplers.registry import Denoise, DrawNoise, register
 
 
-@register("dpmpp_3m_sde", "dpmpp_3m_sde_gpu")
+@register("dpmpp_3m_sde", "dpmpp_3m_sde_gpu", noisy=True)
 def dpmpp_3m_sde(
     denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise, eta: float = 1.0
 ) -> Tensor:

@@ -14,7 +14,7 @@ from flowsmith.execution.samplers.euler_ancestral import split_step
 from flowsmith.execution.samplers.registry import Denoise, DrawNoise, register
 
 
-@register("dpmpp_sde", "dpmpp_sde_gpu")
+@register("dpmpp_sde", "dpmpp_sde_gpu", noisy=True)
 def dpmpp_sde(
     denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise, eta: float = 1.0
 ) -> Tensor:

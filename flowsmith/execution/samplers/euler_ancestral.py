@@ -21,7 +21,7 @@ def split_step(sigma: float, target: float, eta: float = 1.0) -> tuple[float, fl
 
 # Steps of DDPM (Ho et al. 2020, arXiv 2006.11239, equations 6 and 7) are these in variance-preserving latents: both
 # draw from the posterior given the guess.
-@register("euler_ancestral", "ddpm")
+@register("euler_ancestral", "ddpm", noisy=True)
 def euler_ancestral(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise) -> Tensor:
     """Step down and renoise at every sigma but the last, where the denoised latents are the answer."""
     for sigma, target in pairwise(sigmas):

@@ -8,7 +8,7 @@ from torch import Tensor
 from flowsmith.execution.samplers.registry import Denoise, DrawNoise, register
 
 
-@register("lcm")
+@register("lcm", noisy=True)
 def lcm(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise) -> Tensor:
     """Take each guess as the picture, and noise it anew to the next sigma."""
     for sigma, target in pairwise(sigmas):

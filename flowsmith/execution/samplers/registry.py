@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -18,6 +18,9 @@ Solve: TypeAlias = Callable[[Denoise, Tensor, Sequence[float], DrawNoise], Tenso
 """(denoise, start at sigmas[0], sigmas descending, fresh noise) -> latents at sigmas[-1]."""
 
 
+Own = TypeVar("Own", bound=Solve)
+
+
 @dataclass(frozen=True)
 class Sampler:
     """A solver with what it asks of its sigmas.
@@ -25,12 +28,14 @@ class Sampler:
     Attributes:
         key: Names the solver with its options: equal keys, equal results.
         solve: The solver; calling the sampler calls it.
+        noisy: Whether it draws noise on its way.
         discards_penultimate: It walks a schedule of one step more without the last sigma above 0
             (`sampling_sigmas` makes both).
     """
 
     key: str
     solve: Solve
+    noisy: bool = False
     discards_penultimate: bool = False
 
     def __call__(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: DrawNoise) -> Tensor:
@@ -42,12 +47,12 @@ class Sampler:
 SAMPLERS: dict[str, Sampler] = {}
 
 
-def register(*names: str, discards_penultimate: bool = False) -> Callable[[Solve], Solve]:
-    """Make a solver known under the names that flows use."""
+def register(*names: str, noisy: bool = False, discards_penultimate: bool = False) -> Callable[[Own], Own]:
+    """Make a solver known under the names that flows use; see `Sampler` for the options."""
 
-    def add(solve: Solve) -> Solve:
+    def add(solve: Own) -> Own:
         for name in names:
-            SAMPLERS[name] = Sampler(name, solve, discards_penultimate)
+            SAMPLERS[name] = Sampler(name, solve, noisy, discards_penultimate)
         return solve
 
     return add

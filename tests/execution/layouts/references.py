@@ -25,7 +25,12 @@ def transformers_clip(model: Any, text: str, pad: int = END) -> dict[str, Tensor
         final = output.last_hidden_state[0]
         before = output.hidden_states[-2][0]
         pooled = final[(ids[0] == END).nonzero()[0, 0]]
-        found = {"last": final, "penultimate": before, "normed": inner.final_layer_norm(before), "pooled": pooled}
+        found = {
+            "last": final,
+            "penultimate": before,
+            "normed": inner.final_layer_norm(before),
+            "pooled": pooled,
+        }
         if hasattr(model, "text_projection"):
             found["projected"] = output.text_embeds[0]
     return found
@@ -35,7 +40,9 @@ def open_clip_text(model: Any, text: str) -> dict[str, Tensor]:
     """Return the same of open_clip's network, which pads with 0."""
     ids = clip_ids(text, 0)
     seen: list[Tensor] = []
-    handles = [block.register_forward_hook(lambda _, __, x: seen.append(x)) for block in model.transformer.resblocks]
+    handles = [
+        block.register_forward_hook(lambda _, __, x: seen.append(x)) for block in model.transformer.resblocks
+    ]
     with torch.no_grad():
         projected = model.encode_text(ids)[0]
         normed = [model.ln_final(x)[0] for x in seen]

@@ -238,7 +238,8 @@ def small_checkpoint(family: str, **network: Any) -> Small:
         "sdxl": {"l": "conditioner.embedders.0.transformer.", "g": "conditioner.embedders.1.model."},
         "sdxl_refiner": {"g": "conditioner.embedders.0.model."},
     }.get(family) or {
-        name: f"text_encoders.{'t5xxl' if name == 't5xxl' else f'clip_{name}'}.transformer." for name in made.texts
+        name: f"text_encoders.{'t5xxl' if name == 't5xxl' else f'clip_{name}'}.transformer."
+        for name in made.texts
     }
     for name, model in made.texts.items():
         if name == "t5xxl":

@@ -1,6 +1,5 @@
 """Checkpoints of every family in one file of the authors' layout, against the models that they were written from."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +36,7 @@ def loaded(made: dict[str, Small], tmp_path_factory: pytest.TempPathFactory) -> 
         family: {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": f"{family}.safetensors"}}
         for family in FAMILIES
     }
-    return evaluate(library, nodes, FAMILIES)  # type: ignore[return-value]
+    return evaluate(library, nodes, FAMILIES)
 
 
 def told(text: int, pooled: int, seed: int = 0) -> NetworkConditions:
@@ -116,7 +115,12 @@ def test_vaes_compute_what_they_did(made: dict[str, Small], loaded: dict[str, Lo
         encoded = vae.encode(pixels)
         torch.testing.assert_close(encoded, mean, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(vae.decode(mean), picture, rtol=1e-5, atol=1e-5)
-    scales = {"sdxl": (0.13025, 0), "sdxl_refiner": (0.13025, 0), "sd3": (1.5305, 0.0609), "flux": (0.3611, 0.1159)}
+    scales = {
+        "sdxl": (0.13025, 0),
+        "sdxl_refiner": (0.13025, 0),
+        "sd3": (1.5305, 0.0609),
+        "flux": (0.3611, 0.1159),
+    }
     assert (model.latent.scale, model.latent.shift) == scales.get(family, (0.18215, 0))
     assert model.latent.factor == 2
 
@@ -172,7 +176,9 @@ def test_texts_of_stable_diffusion_3(made: dict[str, Small], loaded: dict[str, L
     """CLIPs side by side and filled up with zeros, then T5's tokens; pooled are both, L's without its projection."""
     texts, text = made["sd3"].texts, loaded["sd3"][1]
     clip_l, clip_g = transformers_clip(texts["l"], "red cat"), transformers_clip(texts["g"], "red cat", 0)
-    t5 = transformers_t5(texts["t5xxl"], text.towers["t5xxl"].tokenizer.encode("red cat", add_special_tokens=False), 77)
+    t5 = transformers_t5(
+        texts["t5xxl"], text.towers["t5xxl"].tokenizer.encode("red cat", add_special_tokens=False), 77
+    )
     beside = torch.cat([clip_l["penultimate"], clip_g["penultimate"]], -1)
     got = encoded(text, "red cat")
     close(got.states, torch.cat([beside, t5]))
