@@ -7,6 +7,7 @@ from callbacks.gallery import Gallery
 from callbacks.guidance_curve import GuidanceCurve
 from callbacks.guided_sampling import GuidedSampling
 from callbacks.image_metrics import ImageMetrics
+from callbacks.picture_keeper import PictureKeeper
 from callbacks.scored_flow_writer import ScoredFlowWriter
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "GuidanceCurve",
     "GuidedSampling",
     "ImageMetrics",
+    "PictureKeeper",
     "ScoredFlowWriter",
 ]

@@ -1,20 +1,25 @@
 """Renders the candidates' flows."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from callbacks.candidate_callback import CallbackOrderError, CandidateCallback
-from flowsmith.candidates import CandidateBatch
+from callbacks.image_metrics import ImageMetrics
+from flowsmith.candidates import Candidate, CandidateBatch
 from flowsmith.execution import ExecutionError, Executor, ModelLibrary, RenderResult, RenderTask
+from flowsmith.execution.ahead import run_ahead
+from flowsmith.execution.faults import fault_of
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 _WORTH_A_BAR = 100  # tasks; fewer are over before one would read it
+_JUDGED_AT_ONCE = 32  # images, while others are rendered
 
 
 class Renderer(Protocol):
@@ -49,6 +54,11 @@ class FlowExecution(CandidateCallback):
         precision: Number type of UNet and autoencoder; "auto" is float16 on CUDA and float32 elsewhere. bfloat16 takes
             half the time on CPUs that multiply it; colours move by one or two of 255.
         executor: Renders instead of this process, for instance `flowsmith.execution.comfyui.ComfyUIExecutor`.
+        timeout: Seconds that a flow may take here, by its share of batches; an executor has its own.
+        max_model_gb: Most gigabytes of models kept loaded in the CPU's memory; those unused for longest go first.
+        max_device_gb: Likewise in the device's memory; by default 60 % of it.
+        judge_meanwhile: Let `ImageMetrics` judge images while others are rendered; "auto" does so unless this CPU
+            renders, which has nothing to spare.
 
     Raises:
         ExecutionError: Neither models nor an executor are given, or both.
@@ -61,6 +71,10 @@ class FlowExecution(CandidateCallback):
         device: str = "auto",
         precision: Precision = "auto",
         executor: SharedRenderer | None = None,
+        timeout: float = 600.0,
+        max_model_gb: float = 4.0,
+        max_device_gb: float | None = None,
+        judge_meanwhile: Literal["auto"] | bool = "auto",
     ) -> None:
         if (models is None) == (executor is None):
             raise ExecutionError(
@@ -70,14 +84,28 @@ class FlowExecution(CandidateCallback):
         self._elsewhere = executor
         self._dtype = None if precision == "auto" else getattr(torch, precision)
         self._module_device = "cpu"
+        self._timeout, self._max_gb = timeout, (max_model_gb, max_device_gb)
+        self._judge_meanwhile, self._judges = judge_meanwhile, list[ImageMetrics]()
 
     @cached_property
     def executor(self) -> Renderer:
         """The renderer; its caches last as long as the run."""
         if self._elsewhere is not None:
             return self._elsewhere
-        device = self._module_device if self._device == "auto" else self._device
-        return Executor(self._models, device=device, batch_size=self._batch_size, dtype=self._dtype)
+        here, on_device = self._max_gb
+        return Executor(
+            self._models,
+            device=self._where,
+            batch_size=self._batch_size,
+            dtype=self._dtype,
+            max_model_bytes=int(here * 1e9),
+            max_device_bytes=None if on_device is None else int(on_device * 1e9),
+            timeout=self._timeout,
+        )
+
+    @property
+    def _where(self) -> str:
+        return self._module_device if self._device == "auto" else self._device
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there is something to render with.
@@ -94,12 +122,12 @@ class FlowExecution(CandidateCallback):
             )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learn the device before anybody asks for the executor."""
-        self._module_device = str(pl_module.device)
+        """Learn the device before anybody asks for the executor, and who judges."""
+        self._begin(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learn the device before anybody asks for the executor."""
-        self._module_device = str(pl_module.device)
+        """Learn the device before anybody asks for the executor, and who judges."""
+        self._begin(trainer, pl_module)
 
     def fill(self, module: LightningModule, batch: CandidateBatch) -> None:
         """Render every candidate that has no image yet."""
@@ -115,8 +143,33 @@ class FlowExecution(CandidateCallback):
         bar = tqdm(
             total=len(tasks), desc="rendering", unit="image", mininterval=5, disable=hidden, leave=False
         )
-        for result in self.executor.render(tasks):
-            bar.update()
-            candidate = waiting[result.sample_id]
-            candidate.image, candidate.error, candidate.seconds = result.image, result.error, result.seconds
+        images = self.executor.render(tasks)
+        with closing(run_ahead(images)) if self._meanwhile else nullcontext(images) as results:
+            unjudged: list[Candidate] = []
+            for result in results:
+                bar.update()
+                candidate = waiting[result.sample_id]
+                candidate.image, candidate.error, candidate.seconds = (
+                    result.image,
+                    result.error,
+                    result.seconds,
+                )
+                if result.image is not None and (error := fault_of(result.image)):
+                    candidate.fail(error)
+                unjudged.append(candidate)
+                if self._meanwhile and len(unjudged) >= _JUDGED_AT_ONCE:
+                    for metrics in self._judges:
+                        metrics.judge(module, unjudged)
+                    unjudged = []
         bar.close()
+
+    @property
+    def _meanwhile(self) -> bool:
+        if self._judge_meanwhile != "auto":
+            return self._judge_meanwhile
+        return self._elsewhere is not None or not self._where.startswith("cpu")
+
+    def _begin(self, trainer: Trainer, module: LightningModule) -> None:
+        self._module_device = str(module.device)
+        listed: list[Callback] = getattr(trainer, "callbacks", [])
+        self._judges = [c for c in listed[listed.index(self) + 1 :] if isinstance(c, ImageMetrics)]

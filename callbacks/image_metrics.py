@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,17 +53,9 @@ class ImageMetrics(CandidateCallback):
         """Judge every rendered candidate; one that cannot be judged becomes a failed one, and the others stay."""
         if batch.candidates:
             require_images(self, batch.candidates)
-        rendered = [c for c in batch.candidates if c.image is not None]
-        for start in range(0, len(rendered), self._batch_size):
-            part = rendered[start : start + self._batch_size]
-            images = ImageBatch(c.image for c in part if c.image is not None)  # judges share what they can
-            for judge in self.judges:
-                judge.to(module.device)
-                with torch.inference_mode():
-                    values = judge.judge(images, [c.prompt for c in part]).cpu().tolist()
-                for candidate, value in zip(part, values, strict=True):
-                    candidate.judges[judge.name] = value
-            for candidate in part:
+        self.judge(module, batch.candidates)
+        for candidate in batch.candidates:
+            if candidate.image is not None:
                 self._weigh(candidate)
         for candidate in batch.candidates:
             values_of = {**candidate.judges, "rendered": float(candidate.image is not None)}
@@ -72,6 +65,20 @@ class ImageMetrics(CandidateCallback):
                 total = self._sums[name, candidate.designer]
                 total[0] += value
                 total[1] += 1
+
+    def judge(self, module: LightningModule, candidates: Sequence[Candidate]) -> None:
+        """Fill in what the judges say of every rendered candidate that they have not seen yet."""
+        names = {judge.name for judge in self.judges}
+        unseen = [c for c in candidates if c.image is not None and not names <= c.judges.keys()]
+        for start in range(0, len(unseen), self._batch_size):
+            part = unseen[start : start + self._batch_size]
+            images = ImageBatch(c.image for c in part if c.image is not None)  # judges share what they can
+            for judge in self.judges:
+                judge.to(module.device)
+                with torch.inference_mode():
+                    values = judge.judge(images, [c.prompt for c in part]).cpu().tolist()
+                for candidate, value in zip(part, values, strict=True):
+                    candidate.judges[judge.name] = value
 
     def _weigh(self, candidate: Candidate) -> None:
         """Score a candidate; NaN abstains, but of no judge that the score weighs."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -15,6 +16,7 @@ from callbacks.candidate_callback import CallbackOrderError, CandidateCallback, 
 from callbacks.flow_execution import FlowExecution
 from callbacks.image_metrics import ImageMetrics
 from flowsmith.candidates import CandidateBatch
+from flowsmith.files import remove_leftovers
 from flowsmith.metrics import Judge
 from flowsmith.metrics.score import Score, check_judges
 from flowsmith.scored_flows import (
@@ -28,6 +30,8 @@ from flowsmith.scored_flows import (
     write_scored_flows,
 )
 
+_CAUSES = 5  # errors that the summary names
+
 
 class ScoredFlowWriter(CandidateCallback):
     """Writes a shard a batch into ``<run folder>/rows`` and joins them at the end into ``export/scored_flows.parquet``.
@@ -35,10 +39,18 @@ class ScoredFlowWriter(CandidateCallback):
     Args:
         score_weights: Judge -> weight. If given, the score is fitted on the rendered training rows and written to
             ``export/score.json``; otherwise rows keep the score that `ImageMetrics` gave them.
+        max_failed: Share of the samples that may fail, 0 to 1. If more do, the run ends with an error and exports
+            nothing; the rows stay, and a restart renders again what failed. If all fail it does so in any case.
+
+    Raises:
+        ScoredFlowsError: ``max_failed`` is no share.
     """
 
-    def __init__(self, score_weights: dict[str, float] | None = None) -> None:
+    def __init__(self, score_weights: dict[str, float] | None = None, max_failed: float = 0.5) -> None:
+        if not 0 <= max_failed <= 1:
+            raise ScoredFlowsError(f"max_failed={max_failed}: it is a share of the samples; use 0 to 1")
         self._score_weights = score_weights
+        self._max_failed = max_failed
         self._writer: ShardWriter | None = None
         self._execution: FlowExecution | None = None
         self._judges: list[Judge] = []
@@ -59,7 +71,11 @@ class ScoredFlowWriter(CandidateCallback):
         self._judges = [judge for callback in metrics for judge in callback.judges]
         check_judges("score_weights", self._score_weights or {}, [judge.name for judge in self._judges])
         folder = self.folder(trainer) / "rows"
-        self._writer = ShardWriter(folder, name=f"process{trainer.global_rank}", rows=1_000_000)
+        # Of a start that was killed a process may live on for a while: its files have names of their own.
+        name = f"process{trainer.global_rank}-{os.getpid()}"
+        self._writer = ShardWriter(folder, name=name, rows=1_000_000)
+        if trainer.is_global_zero:
+            remove_leftovers(folder)
         if any(folder.glob("*.parquet")):  # failed rows are of a version too
             there = read_scored_flows(folder)
             versions = set(zip(there["renderer"].to_pylist(), there["weights"].to_pylist(), strict=True))
@@ -97,21 +113,19 @@ class ScoredFlowWriter(CandidateCallback):
         """Join the shards of all processes.
 
         Raises:
-            ScoredFlowsError: Every sample failed, or none is there to fit the score on; nothing is exported.
+            ScoredFlowsError: Too many samples failed, or none is there to fit the score on; nothing is exported.
         """
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             folder = self.folder(trainer)
             table = read_scored_flows(folder / "rows")
             table = table.sort_by("sample_id")
-            errors = _errors(table)
-            told = f"{len(table)} scored flows, {errors.total()} of them failed"
-            if errors:
-                told += "; {1} with: {0}".format(*errors.most_common(1)[0])
-            if errors.total() == len(table):
+            told = _told(table)
+            failed = table["status"].to_pylist().count("failed")
+            if failed == len(table) or failed > self._max_failed * len(table):
                 raise ScoredFlowsError(
-                    f"{folder / 'rows'}: {told}. Nothing is exported; remove the cause and start again, with --fresh "
-                    "if it lay in the files of models"
+                    f"{folder / 'rows'}: {told}. That is more than max_failed={self._max_failed:g} allows, and nothing "
+                    "is exported; remove the cause and start again, with --fresh if it lay in the files of models"
                 )
             if self._score_weights is not None:
                 splits, states = table["split"].to_pylist(), table["status"].to_pylist()
@@ -167,6 +181,11 @@ def hash_of_weights(models: Mapping[str, str], judges: Iterable[Judge]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-def _errors(table: pa.Table) -> Counter[str]:
-    """Return how often each error (its first line) is there."""
-    return Counter(e.partition("\n")[0] for e in table["error"].to_pylist() if e is not None)
+def _told(table: pa.Table) -> str:
+    """Return a summary: how many samples there are, how many failed, and of the commonest errors their first line."""
+    errors = Counter(e.partition("\n")[0] for e in table["error"].to_pylist() if e is not None)
+    told = f"{len(table)} scored flows, {errors.total()} of them failed"
+    causes = [f"{count} with: {error}" for error, count in errors.most_common(_CAUSES)]
+    if len(errors) > _CAUSES:
+        causes.append(f"and {len(errors) - _CAUSES} other errors")
+    return "; ".join([told, *causes])

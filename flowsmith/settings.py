@@ -29,6 +29,7 @@ FREE = (
     *("*.num_workers", "*.pin_memory", "*.persistent_workers", "*.prefetch_factor", "*.device", "*.progress"),
     *("*.output", "*.output_*", "*.cache", "*.cache_*"),
     *("*.servers", "*.patience", "*.revival", "*.delivery"),  # of ComfyUI; a timeout decides what fails
+    *("*.max_failed", "*.max_model_gb", "*.max_device_gb"),
 )
 ABSENT = "(not there)"
 _CONTENT = " (its content)"

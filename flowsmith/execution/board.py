@@ -35,6 +35,8 @@ class Job:
         waiting: How many of them are not known yet.
         dependents: Jobs that link to this one.
         done: Finished or failed.
+        group: What jobs that can run together have in common, known when all sources are.
+        work: Its share of a group's time, relative to the others'.
     """
 
     step: Evaluation
@@ -42,6 +44,8 @@ class Job:
     waiting: int = 0
     dependents: list["Job"] = field(default_factory=list)
     done: bool = False
+    group: Hashable = None
+    work: float = 1.0
 
 
 class Board:
@@ -93,17 +97,21 @@ class Board:
         linked = {name: self.known[key].values[slot] for name, (key, slot) in job.step.links.items()}
         return {**job.step.values, **linked}
 
+    def costs(self, job: Job) -> dict[str, float]:
+        """Return the seconds of all that a job builds on, by key."""
+        return {key: cost for source in job.sources for key, cost in self.known[source].costs.items()}
+
     def next_batch(self, size: int) -> list[Job]:
         """Take jobs that can run together, or none if all is done.
 
         Cheap ones come first because they make others ready, then the fullest batch of sampling. Files are
         read only when nothing else is left to do, so that one checkpoint's work is over before the next one
-        is loaded.
+        is loaded. Of a group that is too large for one batch, jobs of like work go together.
         """
         if not self._groups:
             return []
         key = min(self._groups, key=lambda k: (self._groups[k][0].step.node.order, -len(self._groups[k])))
-        group = self._groups[key]
+        group = sorted(self._groups[key], key=lambda job: job.work)
         batch, rest = group[:size], group[size:]
         if rest:
             self._groups[key] = rest
@@ -137,7 +145,8 @@ class Board:
     def _offer(self, job: Job) -> None:
         node = job.step.node
         try:
-            group = node.group(self.row(job))
+            row = self.row(job)
+            job.group, job.work = (node.name, node.group(row)), node.work(row)
         except Exception:  # the node will say what is wrong when it is run, alone
-            group = job.step.key
-        self._groups.setdefault((node.name, group), []).append(job)
+            job.group = (node.name, job.step.key)
+        self._groups.setdefault(job.group, []).append(job)

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flowsmith.execution.errors import ExecutionError
+from flowsmith.execution.faults import fault_of
 from flowsmith.execution.graph import Plan, plan_graph
 from flowsmith.execution.interpreter import Interpreter
 from flowsmith.execution.library import ModelLibrary
@@ -43,7 +45,7 @@ class RenderResult:
         sample_id: The task's.
         image: uint8 [3, height, width] on the CPU; of several outputs or images the first.
         error: Type and message of what went wrong, and in which node.
-        seconds: Time that the flow's nodes took, shared evenly within batches, reading of files not counted.
+        seconds: Time that the flow's nodes took, its share of batches, reading of files not counted.
     """
 
     sample_id: str
@@ -56,7 +58,7 @@ class Executor:
     """Renders tasks in batches that share models, texts and whole sub-graphs.
 
     Noise depends on a sample's own seed only, so images do not depend on what is rendered beside them but
-    for last bits.
+    for last bits. What does not fit into memory is rendered in smaller batches, then decoded in tiles.
 
     Args:
         models: Root of the model files, with ComfyUI's folder names.
@@ -64,8 +66,14 @@ class Executor:
         device: Where networks run.
         batch_size: Most images in one run of a network.
         dtype: Number type of UNet and VAE; by default float16 on CUDA, float32 elsewhere.
-        max_model_bytes: Bound on models kept loaded.
+        max_model_bytes: Bound on models kept loaded in the CPU's memory.
         max_result_bytes: Bound on text encodings, latents and images kept for later.
+        max_device_bytes: Bound on weights in the device's memory; by default 60 % of it.
+        timeout: Seconds that a flow may take, by its share of batches. It is looked at before every call of a
+            denoising network and after every node; what hangs inside one of them is not interrupted.
+
+    Raises:
+        ExecutionError: The batch size or the timeout is not above 0.
     """
 
     version = VERSION
@@ -79,10 +87,17 @@ class Executor:
         dtype: torch.dtype | None = None,
         max_model_bytes: int = 4 << 30,
         max_result_bytes: int = 256 << 20,
+        max_device_bytes: int | None = None,
+        timeout: float = 600.0,
     ) -> None:
-        self.library = ModelLibrary(models, device, dtype, max_model_bytes)
+        if batch_size < 1 or not timeout > 0:
+            raise ExecutionError(
+                f"batch_size={batch_size}, timeout={timeout}: nothing could be rendered; use at least 1, and seconds "
+                "above 0"
+            )
+        self.library = ModelLibrary(models, device, dtype, max_model_bytes, max_device_bytes)
         self._schema = schema or Schema.core()
-        self._interpreter = Interpreter(self.library, batch_size, max_result_bytes)
+        self._interpreter = Interpreter(self.library, batch_size, max_result_bytes, timeout)
         self._window = _WINDOW * batch_size
 
     @property
@@ -124,6 +139,9 @@ class Executor:
                 if key == plan.outputs[0] and outcome.values:
                     images[index] = outcome.values[-1].clone()  # one's own, and free of inference mode
                 if not missing[index]:
-                    image = images[index] if errors[index] is None else None
+                    image, error = images[index], errors[index]
                     images[index] = None
-                    yield RenderResult(task.sample_id, image, errors[index], sum(costs[index].values()))
+                    if error is None and image is not None:
+                        error = fault_of(image)
+                    told = image if error is None else None
+                    yield RenderResult(task.sample_id, told, error, sum(costs[index].values()))

@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +154,49 @@ def test_unlike_flows_are_sampled_together_where_they_can(
     unlike = [flow(cfg=2.0), flow(cfg=7.0), flow(negative="blue"), flow(negative="a (b:1.5)")]
     images(executor.render([task for one in unlike for task in tasks(one)]))
     assert runs.rows["KSampler"] == [4]
-    images(
-        executor.render(
-            tasks(flow(cfg=1.0)) + tasks(flow(steps=3)) + tasks(flow(width=32)) + tasks(lora_flow(1.0))
-        )
-    )
-    assert runs.rows["KSampler"] == [4, 1, 1, 1, 1]
+    runs.rows.clear()
+    unlike = [
+        flow(cfg=1.0),
+        flow(steps=3),
+        flow(sampler_name="heun"),
+        flow(denoise=0.5),
+        flow(width=32),
+        lora_flow(1.0),
+    ]
+    images(executor.render([task for one in unlike for task in tasks(one)]))
+    assert runs.rows["KSampler"] == [4, 1, 1]  # another size is another batch, and so are other weights
+
+
+def test_rows_of_unlike_ways_render_as_they_do_alone(models: Path) -> None:
+    unlike = [
+        flow(steps=2, sampler_name="dpmpp_2m_sde", scheduler="karras"), flow(steps=9, sampler_name="uni_pc", cfg=1.0),
+        flow(steps=5, sampler_name="euler_ancestral"), flow(steps=5, denoise=0.6, negative="blue " * 40), flow(steps=9),
+    ]  # fmt: skip
+    wanted = [RenderTask(str(k), one, f"{k} stars", k) for k, one in enumerate(unlike)]
+    together = Executor(models, SCHEMA, batch_size=8)
+    got = images(together.render(wanted))
+    for task in wanted:
+        alone = images(Executor(models, SCHEMA).render([task]))[task.sample_id]
+        assert float(((alone.int() - got[task.sample_id].int()).abs() <= 1).float().mean()) >= 0.999
+
+
+def test_of_a_large_group_rows_of_like_work_go_together(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, batches = NODES["KSampler"], list[list[int]]()
+
+    def run(rows: Sequence[Row], library: ModelLibrary) -> list[tuple[Any, ...]]:
+        batches.append([row["steps"] for row in rows])
+        return node.run(rows, library)
+
+    monkeypatch.setitem(NODES, "KSampler", replace(node, run=run))
+    wanted = [task for steps in (1, 3, 2, 3, 1) for task in tasks(flow(steps=steps, cfg=1.5 + steps))]
+    images(Executor(models, SCHEMA, batch_size=2).render(dict.fromkeys(wanted)))
+    assert sorted(batches) == [[1, 2], [3]]
+    unguided = [task for steps in (4, 1, 2, 3) for task in tasks(flow(steps=steps, cfg=1.0 + (steps == 1)))]
+    batches.clear()
+    images(Executor(models, SCHEMA, batch_size=2).render(unguided))
+    assert sorted(batches) == [[1, 2], [3, 4]]  # a guided step takes as long as two
 
 
 def test_batches_follow_the_order_of_tasks(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +278,7 @@ def test_one_bad_row_does_not_spoil_its_batch(executor: Executor, monkeypatch: p
 
     monkeypatch.setitem(NODES, "KSampler", NodeType(node.name, run, node.group, node.order))
     results = {result.sample_id: result for result in executor.render(tasks(flow(), 4))}
-    assert sizes == [4, 1, 1, 1, 1]
+    assert sizes == [4, 2, 2, 1, 1]
     failed = results.pop(tasks(flow(), 3)[2].sample_id)
     assert failed.error == "RuntimeError: injected (in KSampler)"
     assert failed.image is None

@@ -7,7 +7,7 @@ from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.library import ModelLibrary
 from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes.registry import Outputs, node
-from flowsmith.execution.nodes.sampling_batch import Sampling, sample, sampling_group
+from flowsmith.execution.nodes.sampling_batch import Sampling, sample, sampling_group, sampling_work
 from flowsmith.execution.nodes.values import Guider, Latent, Noise
 from flowsmith.execution.samplers import Sampler, find_sampler
 
@@ -87,6 +87,10 @@ class SamplerCustom:
         """See `sampling_group`."""
         return sampling_group(self._sampling())
 
+    def work(self) -> float:
+        """See `sampling_work`."""
+        return sampling_work(self._sampling())
+
     @classmethod
     def run_all(cls, rows: Sequence[Self], library: ModelLibrary) -> list[Outputs]:
         """Sample the rows as one batch; put out the latents, and the last guess of clean ones."""
@@ -111,6 +115,10 @@ class SamplerCustomAdvanced:
     def group(self) -> Hashable:
         """See `sampling_group`."""
         return sampling_group(self._sampling())
+
+    def work(self) -> float:
+        """See `sampling_work`."""
+        return sampling_work(self._sampling())
 
     @classmethod
     def run_all(cls, rows: Sequence[Self], library: ModelLibrary) -> list[Outputs]:

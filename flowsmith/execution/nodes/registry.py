@@ -3,7 +3,8 @@
 A node is a small class whose annotations are its inputs, under ComfyUI's names, made known by ``@node("ClassName")``.
 It says what it does in one of two ways: ``run(self, library)`` gives the outputs of one row, or the class method
 ``run_all(cls, rows, library)`` those of several that run together, a tuple a row. Which rows may run together is said
-by ``group(self)``; without it, rows with equal values, shapes and models.
+by ``group(self)``; without it, rows with equal values, shapes and models. If some of them take longer than others,
+``work(self)`` says how much.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -39,6 +40,10 @@ def _all_alike(row: Row) -> Hashable:
     return None
 
 
+def _one(row: Row) -> float:
+    return 1.0
+
+
 @dataclass(frozen=True)
 class NodeType:
     """A node class that can be executed.
@@ -50,6 +55,7 @@ class NodeType:
         order: Its turn.
         output: Whether its last value is an image of the flow, uint8 [3, h, w]; see `Output`.
         inputs: What it takes.
+        work: What a row takes of a group's time, relative to others; above 0.
     """
 
     name: str
@@ -58,6 +64,7 @@ class NodeType:
     order: Turn = 0
     output: Output = ""
     inputs: tuple[Input, ...] = ()
+    work: Callable[[Row], float] = _one
 
     @property
     def loads(self) -> bool:
@@ -96,7 +103,10 @@ def _node_type(name: str, cls: Any, turn: Turn, output: Output) -> NodeType:
         key: Hashable = cls(**values).group() if hasattr(cls, "group") else alike(values)
         return key
 
-    return NodeType(name, run, group, turn, output, inputs)
+    def work(row: Row) -> float:
+        return float(cls(**read_inputs(name, inputs, row)).work()) if hasattr(cls, "work") else 1.0
+
+    return NodeType(name, run, group, turn, output, inputs, work)
 
 
 def find_node(name: str) -> NodeType:

@@ -7,7 +7,7 @@ from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.library import ModelLibrary
 from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.nodes.registry import Outputs, node
-from flowsmith.execution.nodes.sampling_batch import Sampling, sample, sampling_group
+from flowsmith.execution.nodes.sampling_batch import Sampling, sample, sampling_group, sampling_work
 from flowsmith.execution.nodes.values import Latent
 from flowsmith.execution.samplers import find_sampler
 from flowsmith.execution.schedules import sampling_sigmas
@@ -31,6 +31,10 @@ class KSampler:
     def group(self) -> Hashable:
         """See `sampling_group`."""
         return sampling_group(self._sampling())
+
+    def work(self) -> float:
+        """See `sampling_work`."""
+        return sampling_work(self._sampling())
 
     @classmethod
     def run_all(cls, rows: Sequence[Self], library: ModelLibrary) -> list[Outputs]:
@@ -68,6 +72,10 @@ class KSamplerAdvanced:
     def group(self) -> Hashable:
         """See `sampling_group`."""
         return sampling_group(self._sampling())
+
+    def work(self) -> float:
+        """See `sampling_work`."""
+        return sampling_work(self._sampling())
 
     @classmethod
     def run_all(cls, rows: Sequence[Self], library: ModelLibrary) -> list[Outputs]:

@@ -1,4 +1,4 @@
-"""What all sampling nodes have in common: a batch of latents taken along one list of noise levels."""
+"""What all sampling nodes have in common: a batch of latents, taken along each row's noise levels by its solver."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from flowsmith.execution.condition_batch import Network
 from flowsmith.execution.conditioning import Conditioning
 from flowsmith.execution.denoiser import Denoiser, unguided
 from flowsmith.execution.guided_network import form_of, network_of
@@ -16,6 +17,9 @@ from flowsmith.execution.noise import StepNoise, starting_noise
 from flowsmith.execution.samplers import Sampler
 from flowsmith.execution.samplers.on_flow import sample_on_flow
 from flowsmith.execution.sigmas import FlowTable
+from flowsmith.execution.together import Join, walk_together
+
+_EVALUATED_TWICE = ("heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +50,42 @@ class Sampling:
 
 
 def sampling_group(one: Sampling) -> Hashable:
-    """Return what rows must share to be one batch: network, solver, way, geometry.
+    """Return what rows must share to be one batch: network and geometry."""
+    return one.model.key, latent_shape(one.latent, one.model.latent)
 
-    Guidance may differ, but not in kind.
-    """
-    shape = latent_shape(one.latent, one.model.latent)
-    return one.model.key, one.sampler.key, one.sigmas, shape, one.add_noise, unguided(one.guidance)
+
+def sampling_work(one: Sampling) -> float:
+    """Return how many rows a sampling gives the network, with all its steps."""
+    steps = max(1, len(one.sigmas) - 1) * (2 if one.sampler.key in _EVALUATED_TWICE else 1)
+    return steps * (1 if unguided(one.guidance) else 2)
 
 
 def sample(batch: Sequence[Sampling]) -> list[tuple[Tensor, Tensor]]:
-    """Sample rows of one group as one batch; each row's noise depends on its own seed only.
+    """Sample rows of one group together; each row's noise depends on its own seed only.
+
+    Rows that differ in solver or noise levels, or in whether they are guided, go ways of their own, and share the
+    calls of the network.
 
     Returns:
         For each row its latents, and the last step's guess of the clean ones.
     """
+    model = batch[0].model
+    networks = network_of(model), network_of(model, blunted=True) if model.patches.perturbed else None
+    ways: dict[Hashable, list[int]] = {}
+    for place, one in enumerate(batch):
+        way = one.sampler.key, one.sigmas, one.add_noise, unguided(one.guidance)
+        ways.setdefault(way, []).append(place)
+    walks = [partial(_walk, [batch[place] for place in way], networks) for way in ways.values()]
+    ends: dict[int, tuple[Tensor, Tensor]] = {}
+    for way, rows in zip(ways.values(), walk_together(walks), strict=True):
+        ends.update(zip(way, rows, strict=True))
+    return [ends[place] for place in range(len(batch))]
+
+
+def _walk(
+    batch: Sequence[Sampling], networks: tuple[Network, Network | None], join: Join
+) -> list[tuple[Tensor, Tensor]]:
+    """Sample rows that go one way."""
     first, model = batch[0], batch[0].model
     shape, sigmas = latent_shape(first.latent, model.latent), first.sigmas
     if len(sigmas) < 2:
@@ -73,7 +99,9 @@ def sample(batch: Sequence[Sampling]) -> list[tuple[Tensor, Tensor]]:
     )
     x = model.table.noised(x, noise.to(model.device), sigmas[0])
 
-    guess = _LastGuess(_denoiser(batch, shape), sigmas[-2])
+    plain, blunted = networks
+    denoiser = _denoiser(batch, shape, join(plain), None if blunted is None else join(blunted))
+    guess = _LastGuess(denoiser, sigmas[-2])
     solve = partial(sample_on_flow, first.sampler) if isinstance(model.table, FlowTable) else first.sampler
     x = solve(guess, x, sigmas, StepNoise(seeds, shape, model.device))
     x = model.table.handed_on(x, sigmas[-1])
@@ -81,13 +109,15 @@ def sample(batch: Sequence[Sampling]) -> list[tuple[Tensor, Tensor]]:
     return list(zip(*ends, strict=True))
 
 
-def _denoiser(batch: Sequence[Sampling], shape: tuple[int, ...]) -> Denoiser:
+def _denoiser(
+    batch: Sequence[Sampling], shape: tuple[int, ...], network: Network, blunted: Network | None
+) -> Denoiser:
     """Return the guided network for a batch, each condition once for each of a row's images."""
     model = batch[0].model
     each = [one for one in batch for _ in range(shape[0])]
     patches = model.patches
     return Denoiser(
-        network_of(model),
+        network,
         form_of(model),
         model.prediction,
         [one.positive for one in each],
@@ -96,7 +126,7 @@ def _denoiser(batch: Sequence[Sampling], shape: tuple[int, ...]) -> Denoiser:
         (shape[2], shape[3]),
         patches.rescale,
         patches.perturbed,
-        network_of(model, blunted=True) if patches.perturbed else None,
+        blunted,
     )
 
 

@@ -1,0 +1,76 @@
+"""What the executor adds to the denoising itself: planning, books, caches."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsmith.evaluation.throughput.clocks import timed
+from flowsmith.evaluation.throughput.graphs import text_to_image
+from flowsmith.evaluation.throughput.plain_way import Images, images_of
+from flowsmith.execution import Executor, RenderTask
+from flowsmith.execution.conditioning import Conditioning
+from flowsmith.execution.models import Checkpoint
+from flowsmith.execution.nodes.sampling_batch import Sampling, sample
+from flowsmith.execution.nodes.values import EmptyLatent
+from flowsmith.execution.samplers import find_sampler
+from flowsmith.execution.schedules import sampling_sigmas
+from flowsmith.flows import Flow, Schema
+
+STEPS, GUIDANCE, SIDE = 20, 4.0, 64
+
+
+def overhead(models: Path, checkpoint: str, rows: int = 16, repeats: int = 5) -> dict[str, Any]:
+    """Compare the executor with a loop written for one flow: encode, denoise, decode, round.
+
+    Both take turns on new prompts and seeds, with models loaded; the fastest of each count, since what else goes on
+    on a machine only slows them down.
+
+    Args:
+        models: Folder of models.
+        checkpoint: Name of the checkpoint.
+        rows: Samples in the one batch.
+        repeats: Turns.
+
+    Returns:
+        ``overhead_share`` of the time on the wall, and the same of processor time.
+    """
+    executor = Executor(models, batch_size=rows)
+    flow = Flow.from_template(text_to_image(checkpoint, SIDE, STEPS, GUIDANCE), Schema.core())
+    mine, bare = [], []
+    for turn in range(repeats + 1):
+        tasks = [RenderTask(str(k), flow, f"{k} red stars, {turn}", 1000 * turn + k + 1) for k in range(rows)]
+        rendered, seconds = timed(partial(_render, executor, tasks))
+        mine.append(seconds)
+        loaded = executor.library.checkpoint(checkpoint)
+        looped, seconds = timed(partial(_loop, loaded, tasks))
+        bare.append(seconds)
+        assert all(torch.equal(rendered[str(k)], looped[k]) for k in range(rows)), "not the same work"
+    # The first turn loads and imports.
+    shares = {
+        name: min(getattr(s, name) for s in mine[1:]) / min(getattr(s, name) for s in bare[1:]) - 1
+        for name in ("wall", "cpu")
+    }
+    return {"overhead_share": shares["wall"], "overhead_cpu_share": shares["cpu"], "overhead_rows": rows}
+
+
+def _render(executor: Executor, tasks: list[RenderTask]) -> Images:
+    return images_of(executor.render(tasks))
+
+
+def _loop(checkpoint: Checkpoint, tasks: list[RenderTask]) -> list[Tensor]:
+    model, text, vae = checkpoint.model, checkpoint.text, checkpoint.vae
+    assert text is not None
+    assert vae is not None
+    sampler = find_sampler("euler")
+    sigmas = sampling_sigmas(model.table, "normal", STEPS)
+    with torch.inference_mode():
+        *positive, negative = map(Conditioning.of, text.encode([*(task.prompt for task in tasks), ""]))
+        batch = [
+            Sampling(model, told, negative, GUIDANCE, sampler, sigmas, EmptyLatent(SIDE, SIDE), task.seed)
+            for told, task in zip(positive, tasks, strict=True)
+        ]
+        images = vae.decode(torch.cat([latents for latents, _ in sample(batch)]))
+        return [(image * 255.0).clamp(0, 255).to(torch.uint8) for image in images]
