@@ -53,9 +53,9 @@ def survive_kills(
         RunError: A run failed where nobody killed it.
     """
     count = samples // (len(WAYS) * SAMPLES)
-    write_prompts(folder / "prompts.jsonl", prompts[:count])
+    write_prompts(folder / "prompts.jsonl", list(prompts[:count]))
     config = folder / "kills.yaml"
-    config.write_text(dumps(_config(folder, miniature)), encoding="utf-8")  # JSON is YAML
+    config.write_text(dumps(dict(_config(folder, miniature))), encoding="utf-8")  # JSON is YAML
     command = [sys.executable, str(evaluate), "--config", str(config)]
     _finish(_start([*command, "--run_name", "undisturbed"], folder), folder)
     kills = _run_under_kills([*command, "--run_name", "disturbed"], folder, every, random.Random(seed))

@@ -77,8 +77,8 @@ def sample(batch: Sequence[Sampling]) -> list[tuple[Tensor, Tensor]]:
         ways.setdefault(way, []).append(place)
     walks = [partial(_walk, [batch[place] for place in way], networks) for way in ways.values()]
     ends: dict[int, tuple[Tensor, Tensor]] = {}
-    for way, rows in zip(ways.values(), walk_together(walks), strict=True):
-        ends.update(zip(way, rows, strict=True))
+    for places, rows in zip(ways.values(), walk_together(walks), strict=True):
+        ends.update(zip(places, rows, strict=True))
     return [ends[place] for place in range(len(batch))]
 
 
