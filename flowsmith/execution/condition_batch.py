@@ -116,7 +116,9 @@ class ConditionBatch:
             )
         calls = self._calls[holds]
         if len(calls) == 1 and self._is_plain(calls[0]):
-            return network(_taken(latents, calls[0]), timestep, calls[0].told).float()
+            # Laid out in memory as the latents are, since networks round by that.
+            repeated = torch.cat([latents] * (self._rows // len(latents)))
+            return network(repeated, timestep, calls[0].told).float()
         total = torch.zeros(self._rows, *latents.shape[1:], device=latents.device)
         weights = torch.zeros(self._rows, 1, *latents.shape[2:], device=latents.device)
         for call in calls:

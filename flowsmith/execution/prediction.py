@@ -31,7 +31,10 @@ class Reading:
     def guess(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the guess behind noisy latents ``x``."""
         part = output * self.of_output
-        return part if self.of_x == 0 else part + (x if self.of_x == 1 else x * self.of_x)
+        if self.of_x == 0:
+            return part
+        # The latents stand first: a sum is laid out in memory as its first part, and networks round by that.
+        return (x if self.of_x == 1 else x * self.of_x) + part
 
     def nothing(self, x: Tensor) -> Tensor:
         """Return the output that stands for a guess of zeros."""

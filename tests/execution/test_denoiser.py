@@ -77,6 +77,23 @@ def test_guidance_mixes_each_row_by_its_own_weight_in_one_call() -> None:
     assert network.rows == [4]
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_guesses_lie_in_memory_as_the_latents_do(prediction: Prediction) -> None:
+    """Whatever way the network's output lies; what comes after rounds by it, so pictures would change in last bits."""
+    seen = []
+
+    def network(scaled: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        seen.append(scaled.is_contiguous())
+        return scaled.contiguous(memory_format=torch.channels_last)
+
+    x = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    guess = denoiser(network, prediction, [TEXT] * 2, [TEXT] * 2, [3.0] * 2, (6, 6))
+    assert guess(x, 2.0).is_contiguous()
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert guess(last, 2.0).is_contiguous(memory_format=torch.channels_last)
+    assert seen == [True, False]
+
+
 def test_no_guidance_does_not_compute_the_negative() -> None:
     network = Recorder()
     texts = [TEXT * 2] * 3
