@@ -14,6 +14,7 @@ from flowsmith.evaluation.throughput.kills import survive_kills
 from flowsmith.evaluation.throughput.overhead import overhead
 from flowsmith.evaluation.throughput.pipelines import pipeline_tasks, render_with_pipelines
 from flowsmith.evaluation.throughput.plain_way import against_the_plain_way, equal_pixel_share, mixed_tasks
+from flowsmith.evaluation.throughput.sdxl import against_sdxl_pipeline
 from flowsmith.evaluation.throughput.servers import server_tasks
 from flowsmith.execution import Executor, RenderTask
 from flowsmith.flows import Flow, Schema
@@ -80,6 +81,14 @@ def test_pipelines_take_what_they_can(models: Path) -> None:
     fit = [task(1), task(2, "tiny_b", sampler="heun", negative="blue")]
     assert pipeline_tasks([*fit, *unfit]) == fit
     assert render_with_pipelines(fit, models).wall > 0
+
+
+def test_sdxl_layout_renders_both_ways(tmp_path: Path) -> None:
+    found = against_sdxl_pipeline(tmp_path, "cpu", samples=2, side=64, small=True)
+    assert found["cuda_pipeline_ratio"] == pytest.approx(
+        found["cuda_images_per_second"] / found["cuda_pipeline_images_per_second"]
+    )
+    assert found["cuda_matrix_rate_share"] > 0
 
 
 def test_tasks_for_a_server_share_what_they_should() -> None:
