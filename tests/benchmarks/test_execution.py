@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import execution
-from flowsmith.evaluation.throughput.graphs import text_to_image
+from flowsmith.evaluation.throughput.graphs import text_to_image_flow
 from flowsmith.evaluation.throughput.kills import survive_kills
 from flowsmith.evaluation.throughput.overhead import overhead
 from flowsmith.evaluation.throughput.pipelines import pipeline_tasks, render_with_pipelines
@@ -17,13 +17,12 @@ from flowsmith.evaluation.throughput.plain_way import against_the_plain_way, equ
 from flowsmith.evaluation.throughput.sdxl import against_sdxl_pipeline
 from flowsmith.evaluation.throughput.servers import server_tasks
 from flowsmith.execution import Executor, RenderTask
-from flowsmith.flows import Flow, Schema
+from flowsmith.flows import Domain, Flow, Schema
 from flowsmith.prompts import Prompt, read_prompts
 from tests.tiny_world import make_tiny_models
 
 ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "miniature"
-SCHEMA = Schema.core().restrict(choices={"CheckpointLoaderSimple.ckpt_name": ["tiny_a", "tiny_b"]})
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +31,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def task(number: int, checkpoint: str = "tiny_a", **how: Any) -> RenderTask:
-    graph = text_to_image(checkpoint, 32, how.pop("steps", 2), how.pop("cfg", 3.0), **how)
-    return RenderTask(str(number), Flow.from_template(graph, SCHEMA), f"{number} red stars", number)
+    flow = text_to_image_flow(checkpoint, 32, how.pop("steps", 2), how.pop("cfg", 3.0), **how)
+    return RenderTask(str(number), flow, f"{number} red stars", number)
 
 
 def test_share_of_equal_pixels_by_hand() -> None:
@@ -73,11 +72,9 @@ def test_overhead_is_measured_on_equal_work(models: Path) -> None:
 
 
 def test_pipelines_take_what_they_can(models: Path) -> None:
-    lora = json.loads((MINIATURE / "flows" / "poster.json").read_text())
-    unfit = [
-        RenderTask("lora", Flow.from_template(lora, Schema.core()), "a star", 1),
-        task(3, sampler="dpmpp_2m_sde"),
-    ]
+    schema = Domain.from_yaml(MINIATURE / "domain.yaml").restrict(Schema.core())
+    lora = Flow.from_template(json.loads((MINIATURE / "flows" / "poster.json").read_text()), schema)
+    unfit = [RenderTask("lora", lora, "a star", 1), task(3, sampler="dpmpp_2m_sde")]
     fit = [task(1), task(2, "tiny_b", sampler="heun", negative="blue")]
     assert pipeline_tasks([*fit, *unfit]) == fit
     assert render_with_pipelines(fit, models).wall > 0

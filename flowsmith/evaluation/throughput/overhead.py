@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowsmith.evaluation.throughput.clocks import timed
-from flowsmith.evaluation.throughput.graphs import text_to_image
+from flowsmith.evaluation.throughput.graphs import text_to_image_flow
 from flowsmith.evaluation.throughput.plain_way import Images, images_of
 from flowsmith.execution import Executor, RenderTask
 from flowsmith.execution.conditioning import Conditioning
@@ -17,7 +17,6 @@ from flowsmith.execution.nodes.sampling_batch import Sampling, sample
 from flowsmith.execution.nodes.values import EmptyLatent
 from flowsmith.execution.samplers import find_sampler
 from flowsmith.execution.schedules import sampling_sigmas
-from flowsmith.flows import Flow, Schema
 
 STEPS, GUIDANCE, SIDE = 20, 4.0, 64
 
@@ -38,7 +37,7 @@ def overhead(models: Path, checkpoint: str, rows: int = 16, repeats: int = 5) ->
         ``overhead_share`` of the time on the wall, and the same of processor time.
     """
     executor = Executor(models, batch_size=rows)
-    flow = Flow.from_template(text_to_image(checkpoint, SIDE, STEPS, GUIDANCE), Schema.core())
+    flow = text_to_image_flow(checkpoint, SIDE, STEPS, GUIDANCE)
     mine, bare = [], []
     for turn in range(repeats + 1):
         tasks = [RenderTask(str(k), flow, f"{k} red stars, {turn}", 1000 * turn + k + 1) for k in range(rows)]

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from flowsmith.evaluation.throughput.clocks import timed
-from flowsmith.evaluation.throughput.graphs import text_to_image
+from flowsmith.evaluation.throughput.graphs import text_to_image_flow
 from flowsmith.evaluation.throughput.plain_way import images_of
 from flowsmith.execution import Executor, RenderTask
 from flowsmith.execution.conditioning import NetworkConditions
 from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.tokenizers import clip_tokenizer
-from flowsmith.flows import Flow, Schema
 
 NAME, STEPS, GUIDANCE = "random_sdxl", 20, 5.0
 _FULL = {"unet": (320, 640, 1280), "heads": (5, 10, 20), "layers": (1, 2, 10), "clip": (768, 12, 12, 3072)}
@@ -43,7 +42,7 @@ def against_sdxl_pipeline(
     import diffusers
 
     folder = write_random_sdxl(models / "checkpoints" / NAME, small, device)
-    flow = Flow.from_template(text_to_image(NAME, side, STEPS, GUIDANCE, negative="blurry"), Schema.core())
+    flow = text_to_image_flow(NAME, side, STEPS, GUIDANCE, negative="blurry")
     tasks = [RenderTask(str(k), flow, f"{k} red cats", k + 1) for k in range(samples)]
     executor = Executor(models, device=device, batch_size=batch_size, dtype=torch.bfloat16, timeout=3600.0)
     images_of(executor.render([RenderTask("first", flow, "before the clock starts", 0)]))
