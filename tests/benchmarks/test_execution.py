@@ -15,7 +15,7 @@ from flowsmith.evaluation.throughput.overhead import overhead
 from flowsmith.evaluation.throughput.pipelines import pipeline_tasks, render_with_pipelines
 from flowsmith.evaluation.throughput.plain_way import against_the_plain_way, equal_pixel_share, mixed_tasks
 from flowsmith.evaluation.throughput.sdxl import against_sdxl_pipeline
-from flowsmith.evaluation.throughput.servers import server_tasks
+from flowsmith.evaluation.throughput.servers import against_a_server, server_tasks
 from flowsmith.execution import Executor, RenderTask
 from flowsmith.flows import Domain, Flow, Schema
 from flowsmith.prompts import Prompt, read_prompts
@@ -80,6 +80,7 @@ def test_pipelines_take_what_they_can(models: Path) -> None:
     assert render_with_pipelines(fit, models).wall > 0
 
 
+@pytest.mark.slow
 def test_sdxl_layout_renders_both_ways(tmp_path: Path) -> None:
     found = against_sdxl_pipeline(tmp_path, "cpu", samples=2, side=64, small=True)
     assert found["cuda_pipeline_ratio"] == pytest.approx(
@@ -103,10 +104,7 @@ def test_a_server_is_compared_on_the_same_tasks(models: Path, monkeypatch: pytes
     monkeypatch.setattr(
         "flowsmith.evaluation.throughput.servers.ComfyUIExecutor", lambda urls: Executor(models, batch_size=1)
     )
-    monkeypatch.setenv("FLOWSMITH_COMFYUI_URL", "http://127.0.0.1:1")
-    monkeypatch.setenv("FLOWSMITH_COMFYUI_MODELS", str(models))
-    monkeypatch.setattr(execution, "CHECKPOINT", "tiny_a")
-    found = execution.PARTS["server"](execution._options([]))
+    found = against_a_server("http://127.0.0.1:1", models, "tiny_a", tasks=10)
     for name in ("comfyui", "comfyui_uncached"):
         assert found[f"{name}_ratio"] > 0
         assert found[f"{name}_equal_pixel_share"] >= 0.999

@@ -8,6 +8,7 @@ import torch
 
 from flowsmith.evaluation.throughput.clocks import Seconds, timed
 from flowsmith.execution import RenderTask
+from flowsmith.flows import Schema
 
 _SCHEDULERS = {
     "euler": "EulerDiscreteScheduler",
@@ -65,7 +66,7 @@ def render_with_pipelines(
 
 def _settings(task: RenderTask) -> dict[str, Any] | None:
     """Return what a pipeline is told for a task, None if it cannot do it."""
-    graph = task.flow.to_comfyui(task.prompt, task.seed)
+    graph = task.flow.to_comfyui(task.prompt, task.seed, Schema.core())
     if {node["class_type"] for node in graph.values()} != _PLAIN:
         return None
     nodes = {name: node["inputs"] for name, node in graph.items()}

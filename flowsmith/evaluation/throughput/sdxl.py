@@ -1,6 +1,7 @@
 """SDXL's layout with random weights: images a second on a device, against one call of diffusers' pipeline a sample."""
 
 import time
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def write_random_sdxl(folder: Path, small: bool, device: str) -> Path:
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
     )
-    tokenizer = clip_tokenizer()
+    tokenizer = deepcopy(clip_tokenizer())
+    tokenizer.model_max_length = 77
     pipeline = diffusers.StableDiffusionXLPipeline(
         vae, *texts, tokenizer, tokenizer, unet, scheduler, add_watermarker=False
     )
