@@ -69,6 +69,7 @@ def test_overhead_is_measured_on_equal_work(models: Path) -> None:
     found = overhead(models, "tiny_a", rows=2, repeats=1)  # it compares the pictures itself
     assert found["overhead_rows"] == 2
     assert found["overhead_share"] > -1
+    assert found["overhead_outside_nodes_share"] > 0
 
 
 def test_pipelines_take_what_they_can(models: Path) -> None:
