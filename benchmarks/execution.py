@@ -6,8 +6,9 @@
 Parts: "plain" renders mixed tasks with the executor and node after node, one sample at a time; "pipelines" renders
 those that a diffusers pipeline can do with one call each; "overhead" compares the executor with a loop written for one
 flow; "kills" runs evaluate.py under kill -9 and compares what it leaves with an undisturbed run; "server" renders on
-the ComfyUI server that FLOWSMITH_COMFYUI_URL names, with a random checkpoint in FLOWSMITH_COMFYUI_MODELS. A part that
-is not asked for keeps the figures that the file has of it; what was never measured is null.
+the ComfyUI server that FLOWSMITH_COMFYUI_URL names, with a random checkpoint in FLOWSMITH_COMFYUI_MODELS; "cuda"
+renders 1024 x 1024 on a random checkpoint of SDXL's layout, where there is a CUDA device. A part that is not asked for
+keeps the figures that the file has of it; what was never measured is null.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from flowsmith.evaluation.throughput.kills import RunError, survive_kills
 from flowsmith.evaluation.throughput.overhead import overhead
 from flowsmith.evaluation.throughput.pipelines import pipeline_tasks, render_with_pipelines
 from flowsmith.evaluation.throughput.plain_way import against_the_plain_way, mixed_tasks, render_plainly
+from flowsmith.evaluation.throughput.sdxl import against_sdxl_pipeline
 from flowsmith.evaluation.throughput.servers import against_a_server
 from flowsmith.files import atomic_write
 from flowsmith.prompts import read_prompts
@@ -127,11 +129,20 @@ def _server(options: argparse.Namespace) -> Results:
     return against_a_server(url, Path(models), CHECKPOINT)
 
 
+def _cuda(options: argparse.Namespace) -> Results:
+    if not torch.cuda.is_available():
+        print("no CUDA device", file=sys.stderr)
+        return {}
+    with tempfile.TemporaryDirectory(prefix="flowsmith-sdxl-") as folder:
+        return against_sdxl_pipeline(Path(folder), "cuda")
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Results]] = {
     "plain": _plain,
     "pipelines": _pipelines,
     "overhead": _overhead,
     "server": _server,
+    "cuda": _cuda,
     "kills": _kills,
 }
 

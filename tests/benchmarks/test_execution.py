@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from benchmarks import execution
-from flowsmith.evaluation.throughput.graphs import text_to_image
+from flowsmith.evaluation.throughput.graphs import text_to_image_flow
 from flowsmith.evaluation.throughput.kills import survive_kills
 from flowsmith.evaluation.throughput.overhead import overhead
 from flowsmith.evaluation.throughput.pipelines import pipeline_tasks, render_with_pipelines
 from flowsmith.evaluation.throughput.plain_way import against_the_plain_way, equal_pixel_share, mixed_tasks
-from flowsmith.evaluation.throughput.servers import server_tasks
+from flowsmith.evaluation.throughput.sdxl import against_sdxl_pipeline
+from flowsmith.evaluation.throughput.servers import against_a_server, server_tasks
 from flowsmith.execution import Executor, RenderTask
-from flowsmith.flows import Flow, Schema
+from flowsmith.flows import Domain, Flow, Schema
 from flowsmith.prompts import Prompt, read_prompts
 from tests.tiny_world import make_tiny_models
 
 ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "miniature"
-SCHEMA = Schema.core().restrict(choices={"CheckpointLoaderSimple.ckpt_name": ["tiny_a", "tiny_b"]})
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def task(number: int, checkpoint: str = "tiny_a", **how: Any) -> RenderTask:
-    graph = text_to_image(checkpoint, 32, how.pop("steps", 2), how.pop("cfg", 3.0), **how)
-    return RenderTask(str(number), Flow.from_template(graph, SCHEMA), f"{number} red stars", number)
+    flow = text_to_image_flow(checkpoint, 32, how.pop("steps", 2), how.pop("cfg", 3.0), **how)
+    return RenderTask(str(number), flow, f"{number} red stars", number)
 
 
 def test_share_of_equal_pixels_by_hand() -> None:
@@ -70,17 +70,25 @@ def test_overhead_is_measured_on_equal_work(models: Path) -> None:
     found = overhead(models, "tiny_a", rows=2, repeats=1)  # it compares the pictures itself
     assert found["overhead_rows"] == 2
     assert found["overhead_share"] > -1
+    assert found["overhead_outside_nodes_share"] > 0
 
 
 def test_pipelines_take_what_they_can(models: Path) -> None:
-    lora = json.loads((MINIATURE / "flows" / "poster.json").read_text())
-    unfit = [
-        RenderTask("lora", Flow.from_template(lora, Schema.core()), "a star", 1),
-        task(3, sampler="dpmpp_2m_sde"),
-    ]
+    schema = Domain.from_yaml(MINIATURE / "domain.yaml").restrict(Schema.core())
+    lora = Flow.from_template(json.loads((MINIATURE / "flows" / "poster.json").read_text()), schema)
+    unfit = [RenderTask("lora", lora, "a star", 1), task(3, sampler="dpmpp_2m_sde")]
     fit = [task(1), task(2, "tiny_b", sampler="heun", negative="blue")]
     assert pipeline_tasks([*fit, *unfit]) == fit
     assert render_with_pipelines(fit, models).wall > 0
+
+
+@pytest.mark.slow
+def test_sdxl_layout_renders_both_ways(tmp_path: Path) -> None:
+    found = against_sdxl_pipeline(tmp_path, "cpu", samples=2, side=64, small=True)
+    assert found["cuda_pipeline_ratio"] == pytest.approx(
+        found["cuda_images_per_second"] / found["cuda_pipeline_images_per_second"]
+    )
+    assert found["cuda_matrix_rate_share"] > 0
 
 
 def test_tasks_for_a_server_share_what_they_should() -> None:
@@ -98,10 +106,7 @@ def test_a_server_is_compared_on_the_same_tasks(models: Path, monkeypatch: pytes
     monkeypatch.setattr(
         "flowsmith.evaluation.throughput.servers.ComfyUIExecutor", lambda urls: Executor(models, batch_size=1)
     )
-    monkeypatch.setenv("FLOWSMITH_COMFYUI_URL", "http://127.0.0.1:1")
-    monkeypatch.setenv("FLOWSMITH_COMFYUI_MODELS", str(models))
-    monkeypatch.setattr(execution, "CHECKPOINT", "tiny_a")
-    found = execution.PARTS["server"](execution._options([]))
+    found = against_a_server("http://127.0.0.1:1", models, "tiny_a", tasks=10)
     for name in ("comfyui", "comfyui_uncached"):
         assert found[f"{name}_ratio"] > 0
         assert found[f"{name}_equal_pixel_share"] >= 0.999

@@ -196,7 +196,7 @@ def test_of_a_large_group_rows_of_like_work_go_together(
     unguided = [task for steps in (4, 1, 2, 3) for task in tasks(flow(steps=steps, cfg=1.0 + (steps == 1)))]
     batches.clear()
     images(Executor(models, SCHEMA, batch_size=2).render(unguided))
-    assert sorted(batches) == [[1, 2], [3, 4]]  # a guided step takes as long as two
+    assert sorted(map(sorted, batches)) == [[1, 2], [3, 4]]  # a guided step takes as long as two
 
 
 def test_batches_follow_the_order_of_tasks(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from flowsmith.flows import Flow, Schema
+
 
 def text_to_image(
     checkpoint: str, side: int, steps: int, cfg: float, sampler: str = "euler", negative: str = ""
@@ -28,3 +30,9 @@ def text_to_image(
         "7": ("SaveImage", {"images": ["6", 0], "filename_prefix": "flowsmith"}),
     }
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+
+
+def text_to_image_flow(checkpoint: str, *numbers: Any, **more: Any) -> Flow:
+    """Return the graph of `text_to_image` as a flow; that there is such a checkpoint is taken on trust."""
+    schema = Schema.core().restrict(choices={"CheckpointLoaderSimple.ckpt_name": [checkpoint]})
+    return Flow.from_template(text_to_image(checkpoint, *numbers, **more), schema)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from flowsmith.evaluation.throughput.clocks import timed
-from flowsmith.evaluation.throughput.graphs import text_to_image
+from flowsmith.evaluation.throughput.graphs import text_to_image_flow
 from flowsmith.evaluation.throughput.plain_way import Images, equal_pixel_share, images_of
 from flowsmith.execution import Executor, RenderTask
 from flowsmith.execution.comfyui import ComfyUIExecutor
-from flowsmith.flows import Flow, Schema
 
 FLOWS, SIDE = 10, 64
 
@@ -63,10 +62,6 @@ def server_tasks(checkpoint: str, count: int, unlike: bool = False) -> Iterator[
         guidance = 3.0 + way / 2 + (prompt / 100 if unlike else 0.0)
         negative = f"blurry, {number}" if unlike else "blurry"
         sampler, steps = ("euler", "dpmpp_2m")[way % 2], 8 + 2 * (way % 3)
-        graph = text_to_image(checkpoint, SIDE, steps, guidance, sampler, negative)
+        flow = text_to_image_flow(checkpoint, SIDE, steps, guidance, sampler, negative)
         told, seed = (f"a cat, {number}", number + 1) if unlike else (f"a cat, {prompt}", prompt + 1)
-        yield RenderTask(str(number), Flow.from_template(graph, _schema(checkpoint)), told, seed)
-
-
-def _schema(checkpoint: str) -> Schema:
-    return Schema.core().restrict(choices={"CheckpointLoaderSimple.ckpt_name": [checkpoint]})
+        yield RenderTask(str(number), flow, told, seed)
