@@ -128,7 +128,7 @@ def generate(
         raise PolicyError(f"{len(names)} sample_ids for {len(prompts)} prompts; give one each")
     result: list[list[Rollout]] = []
     step = max(1, batch_size // samples)
-    with ready(_voices(policy, reference, weights, schedule)) as networks, torch.no_grad():
+    with ready(_voices(policy, reference, weights, schedule)) as networks:
         for start in range(0, len(prompts), step):
             part = slice(start, start + step)
             noise = [

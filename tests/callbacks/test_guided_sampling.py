@@ -1,10 +1,12 @@
 import pytest
+from jsonargparse import ArgumentParser
 
 from callbacks import GuidedSampling
 from callbacks.candidate_callback import CallbackOrderError
 from flowsmith.candidates import CandidateBatch
 from flowsmith.designers import GuidedDesigner
 from flowsmith.designers.protocol import image_seed
+from flowsmith.policy import LinearSchedule
 from flowsmith.prompts import Prompt
 from lightning_modules.design import DesignModule
 from tests.policy.world import PROMPTS as TEXTS
@@ -51,3 +53,20 @@ def test_what_is_finished_is_not_added_again() -> None:
     batch = CandidateBatch(PROMPTS)
     GuidedSampling([1.0]).fill(design, batch)
     assert [c.sample_id for c in batch.candidates] == ["GRPO/p0/0", "GRPO/p1/1"]
+
+
+def test_path_and_schedule_come_from_yaml_and_reach_the_designer() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(GuidedSampling, "guided")
+    linear = {"class_path": "flowsmith.policy.LinearSchedule", "init_args": {"over": 12, "begin": 1.0}}
+    told: list[CandidateBatch] = []
+    for options in ({"path": "weights"}, {"schedule": linear}, {}):
+        given = parser.parse_object({"guided": {"weights": [2.0]} | options})
+        callback: GuidedSampling = parser.instantiate_classes(given).guided
+        told.append(CandidateBatch(PROMPTS))
+        callback.fill(module(), told[-1])
+    names = [{c.designer for c in batch.candidates} for batch in told]
+    assert names == [{"GRPO weights w=2"}, {"GRPO w=2 (1 to w over 12)"}, {"GRPO w=2"}]
+    assert len({tuple(c.flow.key for c in batch.candidates) for batch in told}) == 3
+    with pytest.raises(CallbackOrderError, match="path: logits"):
+        GuidedSampling([2.0], path="weights", schedule=LinearSchedule(3))

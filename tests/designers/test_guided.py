@@ -1,6 +1,8 @@
+import pytest
+
 from flowsmith.designers import GuidedDesigner
-from flowsmith.designers.protocol import image_seed, stable_hash
-from flowsmith.policy import Policy, generate
+from flowsmith.designers.protocol import DesignerError, image_seed, stable_hash
+from flowsmith.policy import LinearSchedule, Policy, generate, interpolated
 from flowsmith.prompts import Prompt
 from tests.policy.world import PROMPTS as TEXTS
 from tests.policy.world import small_codec, small_policy
@@ -41,3 +43,29 @@ def test_flows_follow_from_seed_prompt_and_sample_alone() -> None:
     alone = {c.sample_id: c.flow for c in designer.propose(PROMPTS[2:], 2, seed=5)}
     assert alone == {name: whole[name] for name in ("GRPO w=1.5/p2/0", "GRPO w=1.5/p2/1")}
     assert {c.sample_id: c.flow for c in designer.propose(PROMPTS, 3, seed=6)} != whole
+
+
+def test_the_path_can_be_walked_with_the_weights_of_the_models() -> None:
+    policy, reference = small_policy(1), small_policy(0)
+    between = keys(interpolated(reference, policy, 1.5), 5)
+    designer = GuidedDesigner(policy, reference, 1.5, path="weights")
+    proposed = designer.propose(PROMPTS, 3, seed=5)
+    assert [c.flow.key for c in proposed] == between
+    assert between != [c.flow.key for c in GuidedDesigner(policy, reference, 1.5).propose(PROMPTS, 3, seed=5)]
+    assert {(c.designer, c.guidance) for c in proposed} == {("GRPO weights w=1.5", 1.5)}
+    ends = [GuidedDesigner(policy, reference, w, path="weights") for w in (0.0, 1.0)]
+    assert [end.name for end in ends] == ["vocabulary", "GRPO"]
+    assert [[c.flow.key for c in end.propose(PROMPTS, 3, seed=5)] for end in ends] == [
+        keys(reference, 5),
+        keys(policy, 5),
+    ]
+
+
+def test_a_schedule_is_named_and_kept() -> None:
+    policy, reference = small_policy(1), small_policy(0)
+    schedule = LinearSchedule(1, begin=0.0, end=0.0)  # the reference, whatever w
+    designer = GuidedDesigner(policy, reference, 2.0, schedule=schedule)
+    assert designer.name == "GRPO w=2 (0 to 0 over 1)"
+    assert [c.flow.key for c in designer.propose(PROMPTS, 3, seed=5)] == keys(reference, 5)
+    with pytest.raises(DesignerError, match="one model for the whole flow"):
+        GuidedDesigner(policy, reference, 2.0, path="weights", schedule=schedule)

@@ -140,10 +140,15 @@ def test_a_peft_model_speaks_with_its_active_adapter() -> None:
 
 
 def test_under_autocast() -> None:
-    """Positions are turned in single precision, values are bfloat16: attention must bear both."""
+    """Positions are turned in single precision, values are bfloat16: attention must bear both.
+
+    Training goes on under the same autocast, and still gets its gradients.
+    """
     model = model_of("grouped", torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         groups = sample_text(model, PROMPTS, 2, 20, seed=0)
+        model(torch.tensor(PROMPTS[:1])).logits.sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters() if p.ndim > 1)
     for prompt, group in zip(PROMPTS, groups, strict=True):
         for completion in group:
             told = torch.tensor(completion.logprobs)
@@ -156,7 +161,6 @@ def test_any_ragged_reading_gives_the_logits_of_whole_sequences(data: st.DataObj
     """Sequences that read runs of any length, stop at any time, and are given up in between."""
     import numpy as np
 
-    from flowsmith.policy.decoding.attention import decoding_attention
     from flowsmith.policy.decoding.decoder import Decoder
     from flowsmith.policy.decoding.network import text_network
 
@@ -166,8 +170,8 @@ def test_any_ragged_reading_gives_the_logits_of_whole_sequences(data: st.DataObj
     samples = data.draw(st.integers(1, 3))
     rows = [list(prompt) for prompt in prompts for _ in range(samples)]
     active = list(range(len(rows)))
-    with torch.no_grad(), decoding_attention(model):
-        decoder = Decoder(text_network(model), prompts, samples, 80)
+    with text_network(model) as network:
+        decoder = Decoder(network, prompts, samples, 80)
         logits = decoder.logits[0]
         for _ in range(data.draw(st.integers(1, 4))):
             chunks = [data.draw(st.lists(number, min_size=1, max_size=20)) for _ in active]

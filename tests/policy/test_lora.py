@@ -1,7 +1,7 @@
 """LoRA on a hub model: rows for new tokens, two adapters on one base, exact exports."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -173,3 +173,24 @@ def test_a_pair_of_different_vocabularies_is_refused(tmp_path: Path) -> None:
     small_policy().export(tmp_path / "small")
     with pytest.raises(PolicyError, match="different vocabularies"):
         load_pair(tmp_path / "lora", tmp_path / "small")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_side_by_side_compute_what_peft_does(
+    dtype: Literal["float32", "bfloat16"], tmp_path: Path
+) -> None:
+    """Logits of `decoding.stacked` against peft's own forward, in both precisions and under autocast."""
+    base = str(write_text_model(tmp_path / "base"))
+    policy = Policy.from_text_model(small_codec(), base, BUDGET, lora_rank=4, dtype=dtype)
+    prompts, flows = flows_of(policy)
+    train(policy, prompts, flows, 3)
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            groups = generate(policy, PROMPTS, 2, seed=0)
+            told = torch.cat([torch.tensor(r.logprobs) for g in groups for r in g])
+            drawn = [r.flow_tokens for g in groups for r in g]
+            scored = logprobs_of(policy, [p for p in PROMPTS for _ in range(2)], drawn)
+        expected = torch.cat([row[: len(flow)] for row, flow in zip(scored, drawn, strict=True)])
+        exact = dtype == "float32" and not autocast
+        torch.testing.assert_close(told, expected, atol=1e-5 if exact else 0.15, rtol=0)
+        assert (told - expected).abs().mean() < 0.02

@@ -49,6 +49,13 @@ def attend(
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, total = fused(query, key, value, 0.0, False, attn_mask=bias, scale=scale)
         return out.transpose(1, 2), total.transpose(1, 2)
+    return composed(query, key, value, scale, bias)
+
+
+def composed(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return what `attend` does, from operations that every device has."""
     batch, heads, width, size = query.shape
     # Query heads that share a key head are rows of one product; the keys are never repeated.
     grouped = query.reshape(batch, key.shape[1], -1, width, size)

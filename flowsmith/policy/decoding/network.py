@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flowsmith.policy.adapters import head_rows
 from flowsmith.policy.build import refuse_rescaling
-from flowsmith.policy.decoding.attention import Step
+from flowsmith.policy.decoding.attention import Step, decoding_attention
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,31 @@ class Network:
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-def text_network(model: Any) -> Network:
-    """Return all of a causal LM, or of the one within a ``PeftModel``.
-
-    Raises:
-        PolicyError: It rescales its logits, or its language head is not one linear layer.
-    """
-    peft = hasattr(model, "get_base_model")
-    causal = model.get_base_model() if peft else model
-    refuse_rescaling(causal.config)
-    weight, bias = head_rows(causal, model.active_adapter if peft else None, slice(None))
-    return Network(causal, weight[None], None if bias is None else bias[None, None])
-
-
 @contextmanager
-def evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Put models into evaluation mode, and back into what each was in."""
+def inference(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Put models into evaluation mode and compute without gradients; afterwards each is in the mode it was in."""
     modes = [(model, model.training) for model in models]
     for model in models:
         model.eval()
     try:
-        yield
+        with torch.inference_mode():
+            yield
     finally:
         for model, training in modes:
             model.train(training)
+
+
+@contextmanager
+def text_network(model: Any) -> Iterator[Network]:
+    """Lend the whole of a causal LM, or of the one within a ``PeftModel``, for sampling.
+
+    Raises:
+        PolicyError: It rescales its logits, its language head is not one linear layer, or its attention cannot
+            be replaced.
+    """
+    peft = hasattr(model, "get_base_model")
+    causal = model.get_base_model() if peft else model
+    refuse_rescaling(causal.config)
+    with inference([model]), decoding_attention(causal):
+        weight, bias = head_rows(causal, model.active_adapter if peft else None, slice(None))
+        yield Network(causal, weight[None], None if bias is None else bias[None, None])

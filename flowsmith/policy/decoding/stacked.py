@@ -91,8 +91,8 @@ def _linear(layer: Any, names: Sequence[str]) -> nn.Module:
                 "linear layers, not merged, without DoRA and bias"
             )
     rank = max(layer.r[name] for name in names)
-    down = [_padded(layer.lora_A[name].weight.detach().T, rank, 1) for name in names]
-    up = [_padded(layer.lora_B[name].weight.detach().T * layer.scaling[name], rank, 0) for name in names]
+    down = [_padded(layer.lora_A[name].weight.T, rank, 1) for name in names]
+    up = [_padded(layer.lora_B[name].weight.T * layer.scaling[name], rank, 0) for name in names]
     return _Linear(layer.base_layer, torch.stack(down), torch.stack(up))
 
 
@@ -118,7 +118,7 @@ def _embedding(wrapper: Any, names: Sequence[str]) -> nn.Module:
         raise PolicyError(
             f"adapters {', '.join(names)} train different token rows; they speak two vocabularies"
         )
-    rows = torch.stack([tokens.trainable_tokens_delta[name].detach() for name in names])
+    rows = torch.stack([tokens.trainable_tokens_delta[name] for name in names])
     place = torch.full((len(base.weight),), -1, device=rows.device)
     (index,) = indices
     place[list(index)] = torch.arange(rows.shape[1], device=rows.device)

@@ -89,9 +89,7 @@ class _Part:
     ) -> None:
         self.tokens = int(counts.sum())
         self._device = device
-        sizes = np.zeros_like(prompts)
-        np.add.at(sizes, prompt_of, counts)
-        self._groups = Ragged(sizes, device)
+        self._groups = Ragged(np.bincount(prompt_of, counts, len(prompts)).astype(np.int64), device)
         self._ends = prompts if prompts.min() < prompts.max() else None
         self._seen = int((before + counts).max())
         rows = np.flatnonzero(counts)

@@ -8,10 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flowsmith.policy.decoding.attention import decoding_attention
 from flowsmith.policy.decoding.decoder import Decoder
 from flowsmith.policy.decoding.draw import draw
-from flowsmith.policy.decoding.network import evaluating, text_network
+from flowsmith.policy.decoding.network import text_network
 from flowsmith.policy.errors import PolicyError
 from flowsmith.policy.noise import Name, uniforms
 
@@ -70,17 +69,16 @@ def sample_text(
     names = list(range(len(prompts)) if sample_ids is None else sample_ids)
     if len(names) != len(prompts):
         raise PolicyError(f"{len(names)} sample_ids for {len(prompts)} prompts; give one each")
-    network = text_network(model)
-    room = getattr(network.causal.config, "max_position_embeddings", 1 << 30) - max_new_tokens
-    for place, prompt in enumerate(prompts):
-        if not 0 < len(prompt) <= room:
-            raise PolicyError(
-                f"prompt {place} has {len(prompt)} tokens; beside {max_new_tokens} new ones the model reads "
-                f"1 to {room}"
-            )
     result: list[list[Completion]] = []
     step = max(1, batch_size // samples)
-    with evaluating([model]), decoding_attention(network.causal), torch.no_grad():
+    with text_network(model) as network:
+        room = getattr(network.causal.config, "max_position_embeddings", 1 << 30) - max_new_tokens
+        for place, prompt in enumerate(prompts):
+            if not 0 < len(prompt) <= room:
+                raise PolicyError(
+                    f"prompt {place} has {len(prompt)} tokens; beside {max_new_tokens} new ones the model "
+                    f"reads 1 to {room}"
+                )
         for start in range(0, len(prompts), step):
             part = slice(start, start + step)
             noise = np.array(

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from flowsmith.policy.decoding.attention import decoding_attention
-from flowsmith.policy.decoding.network import Network, evaluating
+from flowsmith.policy.decoding.network import Network, inference
 from flowsmith.policy.decoding.stacked import stacked
 from flowsmith.policy.model import Policy
 
@@ -27,7 +27,7 @@ def ready(voices: Sequence[Policy]) -> Iterator[list[Network]]:
     together = len(voices) > 1 and all(v.adapter and v.model is voices[0].model for v in voices)
     groups = [list(voices)] if together else [[voice] for voice in voices]
     with ExitStack() as stack:
-        stack.enter_context(evaluating([group[0].model for group in groups]))
+        stack.enter_context(inference([group[0].model for group in groups]))
         networks = []
         for group in groups:
             first = group[0]
@@ -39,8 +39,8 @@ def ready(voices: Sequence[Policy]) -> Iterator[list[Network]]:
             networks.append(
                 Network(
                     first.causal,
-                    torch.stack([weight.detach() for weight, _ in heads]),
-                    torch.stack(biases).detach()[:, None] if biases else None,
+                    torch.stack([weight for weight, _ in heads]),
+                    torch.stack(biases)[:, None] if biases else None,
                 )
             )
         yield networks
