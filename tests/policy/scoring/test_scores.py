@@ -59,9 +59,8 @@ def assert_equal(mine: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: 
 def test_architectures_in_double_precision(kind: str) -> None:
     model = tiny_model(kind)
     assert shares_prompts(model) == (kind in SHARING)
-    tolerance = (
-        1e-9 if kind in SHARING else 1e-5
-    )  # the others compute a part in float32 whatever they are given
+    # Some compute a part in float32 whatever they are given.
+    tolerance = 1e-5 if kind in ("bloom", "gemma", "mamba") else 1e-9
     scores = score_text(model, batch(), 1.3)
     for row, (logprobs, entropy) in enumerate(zip(*one_by_one(model, 1.3), strict=True)):
         torch.testing.assert_close(scores.logprobs[row, : len(logprobs)], logprobs, atol=tolerance, rtol=0)
