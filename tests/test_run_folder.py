@@ -329,3 +329,17 @@ def test_fresh_takes_what_only_a_validation_used(tmp_path: Path) -> None:
     run.start("validate", None, "", {})
     run.remove()
     assert not run.path.exists()
+
+
+def test_a_start_removes_what_a_killed_process_was_writing(tmp_path: Path) -> None:
+    folder = RunFolder("line", tmp_path)
+    folder.start("fit", {"model.lr": 0.1}, "model: {}", {})
+    (folder.checkpoints / ".last.ckpt.17.tmp").mkdir(parents=True)
+    half = [folder.path / ".export.17.tmp", folder.checkpoints / ".last.ckpt.18.tmp", folder.path / ".hidden"]
+    for file in half:
+        file.write_text("half")
+    (folder.checkpoints / ".last.ckpt.17.tmp" / "part").write_text("half")
+    folder.start("validate", None, "model: {}", {})  # beside a training that may be writing
+    assert all(file.exists() for file in half)
+    folder.start("fit", {"model.lr": 0.1}, "model: {}", {})
+    assert sorted(path.name for path in folder.path.rglob(".*")) == [".hidden"]

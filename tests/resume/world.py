@@ -52,8 +52,12 @@ CONFIG: dict[str, Any] = {
     },
 }  # fmt: skip
 _CLOCKS = ("step_time", "time", "tokens_per_second")  # what differs from run to run
-# Where it was, not what it came to.
-_ELSEWHERE = ("dirpath", "best_model_path", "last_model_path", "kth_best_model_path", "best_k_models")
+# Where it was, not what it came to: folders, and whether the last checkpoint was written in the last cycle or, by a run
+# that was killed after that, at its end. What the next cycle would depend on is ``cycle`` and ``cycle_state``.
+_ELSEWHERE = (
+    *("dirpath", "best_model_path", "last_model_path", "kth_best_model_path", "best_k_models"),
+    *("epoch", "loops"),
+)
 
 
 class Hold(Callback):

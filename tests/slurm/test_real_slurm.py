@@ -127,7 +127,8 @@ def test_tasks_of_an_array_are_runs_of_their_own(cluster: Cluster, checkout: Pat
         "--config",
         "grpo.yaml",
     )
-    job = cluster.submit(checkout, *array)
+    # Where one is alone it is its own master, and the second node's name is known to SLURM alone.
+    job = cluster.submit(checkout, *array, more={"MASTER_ADDR": "127.0.0.1"})
     folders = [checkout / "runs" / f"seeds-{number}" for number in range(2)]
     wait_for(lambda: all(held(folder) for folder in folders), PATIENCE, lambda: told(checkout, job))
     cluster.ask("scancel", "--signal=USR1", f"{job}_1")
