@@ -57,7 +57,7 @@ class ImageReward(Judge):
         found = beside or load_tokenizer(BertTokenizer, name_of("tokenizer", words))
         if found is None:
             raise JudgeError(
-                f"tokenizer={str(words)!r} holds no vocabulary: put bert-base-uncased's vocab.txt beside {file.name}, "
+                f"tokenizer={str(words)!r} gives no vocabulary: put bert-base-uncased's vocab.txt beside {file.name}, "
                 "or name its folder"
             )
         if len(found) > self.network.vocabulary:

@@ -71,15 +71,18 @@ class VqaScore(Judge):
     def _answer_to(self, image: Tensor, text: str) -> Tensor:
         asked = self.question.replace("{}", self._plain(text))
         if getattr(self.processor, "chat_template", None):
-            content = [{"type": "image"}, {"type": "text", "text": asked}]
-            turn = [{"role": "user", "content": content}]
-            asked = self.processor.apply_chat_template(turn, add_generation_prompt=True)
-        inputs = self.processor(images=to_pil(image), text=asked, return_tensors="pt").to(self.device)
+            content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": asked}]
+            inputs = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+            )  # fmt: skip
+        else:
+            inputs = self.processor(images=to_pil(image), text=asked, return_tensors="pt")
+        inputs = inputs.to(self.device)
         words = self.network.config.get_text_config()
         if words.is_encoder_decoder:
-            start = (
-                words.pad_token_id if words.decoder_start_token_id is None else words.decoder_start_token_id
-            )
+            start = words.decoder_start_token_id
+            start = words.pad_token_id if start is None else start  # as T5 starts
             inputs["decoder_input_ids"] = torch.tensor([[start]], device=self.device)
         given = {k: v.to(self.network.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
         return self.network(**given).logits[0, -1].float().softmax(-1)[self._answer]  # type: ignore[no-any-return]

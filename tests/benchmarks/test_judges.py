@@ -24,7 +24,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    models.write_judges(folder, 56)
+    models.write_clip(folder / models.CLIP, 56)
+    models.write_pick_score(folder / models.PICK_SCORE, 56)
+    models.write_image_reward(folder / models.BLIP)
     return folder
 
 

@@ -61,7 +61,7 @@ def test_words_may_lie_elsewhere(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bert").mkdir()
     shutil.move(folder / "vocab.txt", tmp_path / "bert" / "vocab.txt")
     assert ImageReward(folder, tmp_path / "bert").tokenizer("a cat")["input_ids"] == [2, 5, 10, 3]
-    with pytest.raises(JudgeError, match=r"holds no vocabulary: put bert-base-uncased's vocab\.txt beside"):
+    with pytest.raises(JudgeError, match=r"gives no vocabulary: put bert-base-uncased's vocab\.txt beside"):
         ImageReward(folder, folder)
     with (tmp_path / "bert" / "vocab.txt").open("a") as stream:
         stream.write("\n".join(f"more{i}" for i in range(9)) + "\n")

@@ -8,6 +8,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessor,
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
@@ -65,6 +69,51 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(parameter, std=0.25)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("blip")
+    words = Tokenizer(models.WordLevel(IDS, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+    )  # fmt: skip
+    images = BlipImageProcessor(size={"height": 28, "width": 28})
+    Blip2Processor(images, tokenizer, num_query_tokens=2).save_pretrained(folder)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Blip2Config(
+        vision_config={**small, "image_size": 28, "patch_size": 14},
+        qformer_config={**small, "encoder_hidden_size": 32, "vocab_size": 20},
+        text_config={
+            "model_type": "t5", "vocab_size": len(WORDS), "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1,
+            "num_heads": 2, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
+        },
+        num_query_tokens=2, image_token_index=IDS["<image>"],
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = Blip2ForConditionalGeneration(config)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_one_that_writes_by_hand(blip: Path, photos: list[Tensor]) -> None:
+    """Two places for the image, the words, and the first word of an answer that starts with the padding."""
+    judge = VqaScore(blip, question="a {} ?", precision="float32")
+    square = photos[4].new_full((3, 28, 28), 200)
+    square[:, :14] = 30
+    pixels = Preprocessing((28, 28))([square])
+    model: Any = Blip2ForConditionalGeneration.from_pretrained(blip)
+    ids = [IDS[word] for word in ("<image>", "<image>", "a", "red", "cat", "?")]
+    with torch.no_grad():
+        given = {"input_ids": torch.tensor([ids]), "decoder_input_ids": torch.tensor([[0]])}
+        logits = model(pixel_values=pixels, **given).logits[0, -1].double()
+    yes = float((logits - logits.max()).exp()[IDS["Yes"]] / (logits - logits.max()).exp().sum())
+    assert float(judge.judge([square], ["red cat"])) == pytest.approx(yes, rel=1e-4)
 
 
 def test_by_hand(llava: Path, photos: list[Tensor]) -> None:

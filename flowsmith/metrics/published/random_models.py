@@ -32,7 +32,6 @@ def write_judges(folder: Path, size: int = 224) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_clip(folder / CLIP, size)
-    torch.save(lively(AestheticHead(64).state_dict(), 1), folder / CLIP / LAION)
     for seed, name in ((2, HPS2), (3, HPS21)):
         write_hps(folder / name, seed, size)
     write_pick_score(folder / PICK_SCORE, size)
@@ -64,7 +63,7 @@ def lively(weights: dict[str, Tensor], seed: int, gain: float = 1.5) -> dict[str
 
 
 def write_clip(folder: Path, size: int = 224, seed: int = 0) -> None:
-    """Write OpenAI's ViT-L/14 as an open_clip folder, 128 wide: QuickGELU, heads of 64."""
+    """Write OpenAI's ViT-L/14 as an open_clip folder, 128 wide: QuickGELU, heads of 64; LAION's head beside it."""
     from open_clip.model import CLIP as Network
 
     config = {
@@ -78,6 +77,7 @@ def write_clip(folder: Path, size: int = 224, seed: int = 0) -> None:
     (folder / "open_clip_config.json").write_text(text)
     weights = lively(Network(**config).state_dict(), seed)
     save_file(weights, folder / "open_clip_model.safetensors")
+    torch.save(lively(AestheticHead(64).state_dict(), seed + 1), folder / LAION)
 
 
 def write_hps(file: Path, seed: int, size: int = 224) -> None:
