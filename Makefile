@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# One process for each core, at most four for the sake of memory, and one thread in each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 STAMP  := $(VENV)/.installed
 
 .PHONY: help demo test test-all format clean
@@ -22,13 +24,13 @@ test: $(STAMP)  ## install, then linter, strict types and the tests that are not
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy .
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: $(STAMP)  ## the same with the slow tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy .
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 format: $(STAMP)  ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix .

@@ -41,13 +41,15 @@ EXTRAS = {
         "mypy>=1.17",
         "pre-commit>=4.0",
         "pytest>=8.4",
+        "pytest-xdist>=3.6",  # tests on every core
         "ruff>=0.12",
         "setuptools>=77",  # the test of the wheel builds one
         "types-PyYAML",
         "types-tqdm",
     ],
     "bench": [
-        "psutil>=6.0",  # memory of other processes
+        "psutil>=6.0",  # memory of a process
+        "trl==1.16.*",  # what GRPO is compared with
     ],
 }
 

@@ -1,5 +1,6 @@
 """What runs beside training and design, one callback a file; YAML names them by class."""
 
+from callbacks.completions import Completions
 from callbacks.evaluation_report import EvaluationReport
 from callbacks.flow_execution import FlowExecution
 from callbacks.gallery import Gallery
@@ -9,6 +10,7 @@ from callbacks.image_metrics import ImageMetrics
 from callbacks.scored_flow_writer import ScoredFlowWriter
 
 __all__ = [
+    "Completions",
     "EvaluationReport",
     "FlowExecution",
     "Gallery",

@@ -1,12 +1,13 @@
 """Samples flows from the language model over a list of guidance weights."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from lightning import LightningModule
 
 from callbacks.candidate_callback import CallbackOrderError, CandidateCallback
 from flowsmith.candidates import CandidateBatch
+from flowsmith.policy.guidance import Schedule
 
 
 class GuidedSampling(CandidateCallback):
@@ -18,6 +19,9 @@ class GuidedSampling(CandidateCallback):
         temperature: Of sampling.
         seed: Of sampling and of the images' noise; None is the module's (0 if it has none), so that guided flows
             share their noise with those of the module's designers.
+        path: What w extrapolates, the two models' logits or their weights.
+        schedule: How w changes over the tokens of a flow, such as ``flowsmith.policy.LinearSchedule``; None keeps
+            it. Of logits only.
     """
 
     def __init__(
@@ -26,6 +30,8 @@ class GuidedSampling(CandidateCallback):
         samples: int | None = None,
         temperature: float = 1.0,
         seed: int | None = None,
+        path: Literal["logits", "weights"] = "logits",
+        schedule: Schedule | None = None,
     ) -> None:
         if (
             not weights
@@ -38,6 +44,12 @@ class GuidedSampling(CandidateCallback):
                 f"weights={list(weights)}, samples={samples}, temperature={temperature}: "
                 "use different weights >= 0, at least 1 sample, temperature > 0"
             )
+        if path == "weights" and schedule is not None:
+            raise CallbackOrderError(
+                f"path=weights, schedule={schedule}: interpolated weights are one model for the whole flow; use "
+                "path: logits, or no schedule"
+            )
+        self._path, self._schedule = path, schedule
         self.weights = [float(w) for w in weights]
         self._samples, self._temperature, self._seed = samples, temperature, seed
 
@@ -62,6 +74,8 @@ class GuidedSampling(CandidateCallback):
             )
         finished: frozenset[str] = getattr(holder, "finished", frozenset())
         for weight in self.weights:
-            designer = GuidedDesigner(policy, reference, weight, self._temperature)
+            designer = GuidedDesigner(
+                policy, reference, weight, self._temperature, self._path, self._schedule
+            )
             proposed = designer.propose(batch.prompts, self.samples_of(module), self.seed_of(module))
             batch.candidates += [c for c in proposed if c.sample_id not in finished]

@@ -12,7 +12,7 @@ from torch import distributed
 
 from callbacks.candidate_callback import CandidateCallback, require_images
 from flowsmith.candidates import Candidate, CandidateBatch
-from flowsmith.metrics import Judge
+from flowsmith.metrics import ImageBatch, Judge
 from flowsmith.metrics.score import Score, check_judges
 
 
@@ -55,7 +55,7 @@ class ImageMetrics(CandidateCallback):
         rendered = [c for c in batch.candidates if c.image is not None]
         for start in range(0, len(rendered), self._batch_size):
             part = rendered[start : start + self._batch_size]
-            images = [c.image for c in part if c.image is not None]
+            images = ImageBatch(c.image for c in part if c.image is not None)  # judges share what they can
             for judge in self.judges:
                 judge.to(module.device)
                 with torch.inference_mode():

@@ -3,8 +3,9 @@
 Lightning's own handlers checkpoint inside the signal handler, broadcast from it, or leave with code 0 and
 nothing saved. Here a handler only takes note; the batch (in GRPO: the rollout with its updates) is finished,
 all ranks agree, the checkpoint is written at a place where a resumed run can begin, and the process ends with
-128 + the signal's number, as shells have it: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1. A second
-signal stops at once and saves nothing. A validation inside training is finished first: half of one would be
+128 + the signal's number, as shells have it: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1. SIGUSR1 is
+SLURM's warning: whatever was stopped by it, the job goes back into the queue. A second signal stops at once and
+saves nothing. A validation inside training is finished first: half of one would be
 resumed as half of one.
 """
 
@@ -34,14 +35,16 @@ class Stopped(SystemExit):
     Attributes:
         signal: What asked for it.
         at_once: Whether work under way was given up for it.
+        requeued: Whether SLURM was asked for the job's next start already.
     """
 
     code: int
 
-    def __init__(self, signum: int, at_once: bool = False) -> None:
+    def __init__(self, signum: int, at_once: bool = False, requeued: bool = False) -> None:
         super().__init__(128 + signum)
         self.signal = signal.Signals(signum)
         self.at_once = at_once
+        self.requeued = requeued
 
 
 class StopSignals:
@@ -52,12 +55,14 @@ class StopSignals:
         deferring: True while a batch is under way that shall be finished; otherwise a signal raises
             `Stopped`.
         forward: Called with the number of each signal, to hand it to processes that were started from here.
+        leaving: True when all is saved and SLURM takes the job back: what it sends to hurry changes nothing.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.deferring = False
         self.forward: Callable[[int], None] | None = None
+        self.leaving = False
         self.notice = "stopping after this batch"
         self._first_at = 0.0
         self._pid = os.getpid()
@@ -80,7 +85,7 @@ class StopSignals:
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a forked data loader worker: its parent decides
+        if self.leaving or os.getpid() != self._pid:  # of a forked data loader worker the parent decides
             return
         if self.received is not None and time.monotonic() - self._first_at < _SAME_PRESS:
             return
@@ -106,13 +111,11 @@ class Preemption(Checkpoint):
     Args:
         signals: Where signals are noted.
         checkpoint: Written when training is stopped; None in a trial run.
-        requeue: Under SLURM, put the job back into the queue after SIGUSR1.
     """
 
-    def __init__(self, signals: StopSignals, checkpoint: Path | None, requeue: bool = True) -> None:
+    def __init__(self, signals: StopSignals, checkpoint: Path | None) -> None:
         self.signals = signals
         self.checkpoint = checkpoint
-        self.requeue = requeue
 
     def _begin(self, trainer: pl.Trainer) -> None:
         self.signals.install()
@@ -150,7 +153,7 @@ class Preemption(Checkpoint):
         """Stop if any rank was asked to, but not between the parts of an accumulated gradient."""
         # Nor between an epoch's last batch and its end: Lightning would resume without that end's validation.
         if not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._stop_training(trainer)
+            self._stop_training(trainer, logged=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop after an epoch whose last batch no validation followed."""
@@ -202,22 +205,26 @@ class Preemption(Checkpoint):
         if self.signals.received is not None:
             raise Stopped(self.signals.received)
 
-    def _stop_training(self, trainer: pl.Trainer) -> None:
+    def _stop_training(self, trainer: pl.Trainer, logged: bool = True) -> None:
         agree = trainer.strategy.reduce_boolean_decision
         if not agree(self.signals.received is not None, all=False):
             return
+        if not logged:  # Lightning would do it next, and the resumed run begins with the next batch
+            trainer._logger_connector.update_train_step_metrics()
         # The signal may have reached some ranks only, or some not yet; SLURM's warning is one for all of
         # them.
         warned = agree(self.signals.received == signal.SIGUSR1, all=False)
         received = signal.SIGUSR1 if warned else self.signals.received or signal.SIGTERM
         if self.checkpoint is not None:
             trainer.save_checkpoint(self.checkpoint)
-        if received == signal.SIGUSR1 and self.requeue:
-            if trainer.is_global_zero:
-                requeue_job()
-            # srun ends all ranks when the first of them leaves: none may before SLURM has taken the job back.
-            trainer.strategy.barrier()
-        raise Stopped(received)
+        if received != signal.SIGUSR1:
+            raise Stopped(received)
+        self.signals.leaving = True
+        if trainer.is_global_zero:
+            requeue_job()
+        # srun ends all ranks when the first of them leaves: none may before SLURM has taken the job back.
+        trainer.strategy.barrier()
+        raise Stopped(received, requeued=True)
 
 
 def requeue_job() -> bool:
@@ -227,6 +234,8 @@ def requeue_job() -> bool:
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
     if not re.fullmatch(r"[\d_]+", job):
         return False
+    # Now, for once SLURM has heard of it there may be no time left.
+    print(f"job {job} goes back into the queue", flush=True)
     try:
         return subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0
     except FileNotFoundError:

@@ -6,6 +6,7 @@ from lightning import LightningDataModule
 
 from datamodules.processes import rank_and_world
 from datamodules.prompt_batches import PromptBatches
+from flowsmith.metrics.geneval.prompt_file import is_geneval_file, read_geneval_prompts
 from flowsmith.prompts import Prompt, PromptError, Split, read_prompts
 
 
@@ -13,7 +14,7 @@ class DesignPrompts(LightningDataModule):
     """Batches of prompts for `DesignModule`.
 
     Args:
-        path: JSON lines of prompts.
+        path: JSON lines of prompts, or GenEval's ``evaluation_metadata.jsonl``, all of the split test.
         splits: Which splits, in this order.
         per_task: How many prompts of each task and split, from the first; 0: all.
         batch: Prompts in a batch, per process. What a batch renders is computed together, so larger is faster.
@@ -35,7 +36,7 @@ class DesignPrompts(LightningDataModule):
         self.prompts = []
         for split in self._splits:
             taken: dict[str, int] = {}
-            for prompt in read_prompts(self._path, split):
+            for prompt in self._read(split):
                 taken[prompt.task] = taken.get(prompt.task, 0) + 1
                 if not self._per_task or taken[prompt.task] <= self._per_task:
                     self.prompts.append(prompt)
@@ -49,6 +50,11 @@ class DesignPrompts(LightningDataModule):
                 f"path={self._path}, splits={self._splits}, per_task={self._per_task}: {len(self.prompts)} "
                 f"prompt(s) for {world} processes; take more prompts, or use --trainer.devices 1"
             )
+
+    def _read(self, split: Split) -> list[Prompt]:
+        if is_geneval_file(self._path):
+            return [p for p in read_geneval_prompts(self._path) if p.split == split]
+        return read_prompts(self._path, split)
 
     def predict_dataloader(self) -> PromptBatches:
         """This process's share, in batches of lists."""

@@ -25,6 +25,23 @@ def cycle_prompts(prompts: list[Prompt], count: int, seed: int, cycle: int) -> l
     return [prompts[i] for i in order[place * count : (place + 1) * count]]
 
 
+def spare_prompts(prompts: list[Prompt], count: int, seed: int, cycle: int, attempt: int) -> list[Prompt]:
+    """Return who may step in for each of a cycle's prompts whose samples are all worth the same.
+
+    Others than the cycle's own, in a new order each cycle, the next of them in each attempt (from 1); once through,
+    each stands in for another prompt. Where there are too few others, the cycle's own prompts are tried again.
+    """
+    own = cycle_prompts(prompts, count, seed, cycle)
+    names = {prompt.id for prompt in own}
+    order = permutation(len(prompts), seed, "spare", cycle)
+    others = [prompts[i] for i in order if prompts[i].id not in names]
+    if len(others) < count:
+        return own
+    start = (attempt - 1) * count
+    start += start // len(others)
+    return [others[(start + place) % len(others)] for place in range(count)]
+
+
 class _Cycles(Resumable):
     """One rank's prompts of every cycle that is still to come in this epoch."""
 
@@ -80,14 +97,19 @@ class Prompts(LightningDataModule):
         self.batch_prompts = batch_prompts
         self.seed = seed
         self.train_prompts: list[Prompt] = []
+        self.validation_prompts: list[Prompt] = []
         self._validation_prompts = validation_prompts
         self._validation_batch = validation_batch
-        self._validation: list[Prompt] = []
 
     def setup(self, stage: str | None = None) -> None:
         """Read the prompts."""
         self.train_prompts = read_prompts(self.path, "train")
-        self._validation = read_prompts(self.path, "validation")[: self._validation_prompts]
+        self.validation_prompts = read_prompts(self.path, "validation")[: self._validation_prompts]
+        if not self.train_prompts:
+            raise PolicyError(
+                f"path={self.path}: no prompt in it has the split train, so there is nothing to train on; name a file "
+                "with some"
+            )
         if not 1 <= self.batch_prompts <= len(self.train_prompts):
             raise PolicyError(
                 f"batch_prompts={self.batch_prompts}, but {self.path} has {len(self.train_prompts)} training "
@@ -99,11 +121,16 @@ class Prompts(LightningDataModule):
                 f"batch_prompts={self.batch_prompts} does not divide among {world} processes; "
                 f"use a multiple of {world}"
             )
-        if 0 < len(self._validation) < world:
+        if 0 < len(self.validation_prompts) < world:
             raise PolicyError(
-                f"validation_prompts={self._validation_prompts} leaves {len(self._validation)} of {self.path} "
+                f"validation_prompts={self._validation_prompts} leaves {len(self.validation_prompts)} of {self.path} "
                 f"for {world} processes, and each needs one; use {world} or more, or 0 for no validation"
             )
+
+    def spare_prompts(self, cycle: int, attempt: int) -> list[Prompt]:
+        """Return who may step in, in an attempt from 1, for each of this process's prompts of a cycle."""
+        rank, world = rank_and_world(self)
+        return spare_prompts(self.train_prompts, self.batch_prompts, self.seed, cycle, attempt)[rank::world]
 
     def finished_cycles(self) -> int:
         """Return the cycles that the module has finished; 0 without a trainer."""
@@ -118,7 +145,7 @@ class Prompts(LightningDataModule):
     def val_dataloader(self) -> PromptBatches:
         """This process's share of the validation prompts."""
         rank, world = rank_and_world(self)
-        return PromptBatches(self._validation[rank::world], self._validation_batch)
+        return PromptBatches(self.validation_prompts[rank::world], self._validation_batch)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Prompts are text and stay where they are."""

@@ -95,6 +95,8 @@ class RunFolder:
             facts: What else is worth knowing of this start (git revision, seed, versions).
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        if settings is not None:
+            self._remove_temporaries()
         if settings is not None and not self.exists():
             write_json(
                 self._run,
@@ -109,6 +111,14 @@ class RunFolder:
             with atomic_write(start.with_suffix(".diff")) as temporary:
                 temporary.write_text(diff + "\n", encoding="utf-8")
         return number
+
+    def _remove_temporaries(self) -> None:
+        """Delete what a process that was killed in the middle of writing left: a checkpoint may be gigabytes."""
+        for left in [*self.path.rglob(".*.tmp")]:
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
 
     def starts(self) -> int:
         """Return how many starts there were."""

@@ -1,12 +1,15 @@
 """What training needs of several processes beyond averaged gradients; on one process each is a no-op."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import torch
+import torch.distributed
 from lightning import LightningModule
 from torch import Tensor
 
-from flowsmith.objectives.metrics import Metrics, divided, packed
+Value = TypeVar("Value")
 
 
 def no_sync(module: LightningModule) -> AbstractContextManager[None]:
@@ -32,6 +35,10 @@ def gathered(module: LightningModule, values: Tensor) -> Tensor:
     return cast(Tensor, module.all_gather(values.to(module.device))).flatten(0, 1).cpu()
 
 
-def averaged(module: LightningModule, metrics: Metrics) -> dict[str, Tensor]:
-    """Add up (sum, count) pairs over processes, then divide; the same names must be there on each."""
-    return divided(metrics, summed(module, packed(metrics)))
+def gathered_objects(module: LightningModule, values: Sequence[Value]) -> list[list[Value]]:
+    """Return the values of each process, in the order of ranks; processes may have unequal numbers of them."""
+    if module.trainer.world_size == 1:
+        return [list(values)]
+    shares: list[list[Value]] = [[] for _ in range(module.trainer.world_size)]
+    torch.distributed.all_gather_object(shares, list(values))
+    return shares

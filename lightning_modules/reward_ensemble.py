@@ -53,6 +53,7 @@ class RewardEnsembleModule(LightningModule):
         heads: Its attention heads.
         text_vocabulary: Most tokens of its text tokenizer, trained on the training prompts; >= 256.
         max_tokens: Longest flow and prompt together; a longer prompt is cut.
+        gradient_checkpointing: Keep little of a forward pass and compute it again in the backward pass.
         prior_scale: Size of each member's fixed random prior over flows, in standard deviations of score.
         ranking_weight: Weight of the pairwise ranking loss next to the regression loss.
         huber_delta: Error in standard deviations from which the regression loss is linear.
@@ -74,6 +75,7 @@ class RewardEnsembleModule(LightningModule):
         heads: int = 2,
         text_vocabulary: int = 512,
         max_tokens: int = 256,
+        gradient_checkpointing: bool = False,
         prior_scale: float = 0.5,
         ranking_weight: float = 1.0,
         huber_delta: float = 1.0,
@@ -96,6 +98,7 @@ class RewardEnsembleModule(LightningModule):
             )
         self.ensemble: RewardEnsemble
         self._members = members
+        self._checkpointing = gradient_checkpointing
         small = SmallEncoder(width, layers, heads, text_vocabulary)
         self._network: dict[str, Any] = {
             "encoder": encoder or small,
@@ -116,6 +119,9 @@ class RewardEnsembleModule(LightningModule):
         self.ensemble = RewardEnsemble.create(
             data.codec, data.captions, members=self._members, **self._network
         )
+        if self._checkpointing:
+            for member in self.ensemble.members:
+                cast(Any, member).encoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.ensemble.target_mean.fill_(data.target_mean)
         self.ensemble.target_std.fill_(data.target_std)
 

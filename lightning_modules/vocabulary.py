@@ -40,6 +40,7 @@ class VocabularyModule(LightningModule):
         lora_rank: Rank of the adapter on ``base``; 0 trains all of it.
         lora_alpha: Its scale, ``lora_alpha / lora_rank``.
         dtype: Weights of ``base``.
+        gradient_checkpointing: Keep little of a forward pass and compute it again in the backward pass.
         learning_rate: Peak of AdamW, >= 0.
         weight_decay: Of AdamW, >= 0.
         warmup: Share of all steps in which the learning rate rises, 0..1; then it falls to 0. In a run
@@ -62,6 +63,7 @@ class VocabularyModule(LightningModule):
         lora_rank: int = 0,
         lora_alpha: float = 32.0,
         dtype: DType = "float32",
+        gradient_checkpointing: bool = False,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.05,
@@ -80,12 +82,16 @@ class VocabularyModule(LightningModule):
                 f"learning_rate={learning_rate}, weight_decay={weight_decay}, warmup={warmup}: set the first "
                 "two to 0 or more, warmup to a share from 0 to 1"
             )
+        self.strict_loading = (
+            False  # checkpoints hold what trains; a frozen base comes from its folder or hub
+        )
         self.policy: Policy
         self._budget = budget
         self._small = {"hidden": hidden, "layers": layers, "heads": heads, "context": context, "seed": seed}
         self._base = base
         self._lora = (lora_rank, lora_alpha)
         self._dtype: DType = dtype
+        self._checkpointing = gradient_checkpointing
         self._learning_rate = learning_rate
         self._weight_decay = weight_decay
         self._warmup = warmup
@@ -144,11 +150,30 @@ class VocabularyModule(LightningModule):
         """Write the policy, whole or not at all."""
         self.policy.export(folder)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what trains: a frozen base is gigabytes that are elsewhere already."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that all of it is there.
+
+        Raises:
+            PolicyError: The checkpoint is of another model.
+        """
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        if missing := trained - checkpoint["state_dict"].keys():
+            raise PolicyError(
+                f"checkpoint: {len(missing)} of {len(trained)} trained tensors are not in it, the first "
+                f"{min(missing)}; it is of another model: start in a fresh run folder"
+            )
+
     def _summed_loss(self, batch: PairBatch) -> tuple[Tensor, FlowScores]:
         """Return the weighted loss summed over free tokens.
 
         Weights are 1 on average over all pairs; whoever divided by those of a batch would undo them within it.
         """
-        scores = score_flows(self.policy, FlowBatch.build(self.policy, batch.prompts, batch.tokens))
+        flows = FlowBatch.build(self.policy, batch.prompts, batch.tokens)
+        scores = score_flows(self.policy, flows, gradient_checkpointing=self._checkpointing)
         weights = batch.weights.to(scores.logprobs)[:, None]
         return -(scores.logprobs * weights).sum(), scores

@@ -25,7 +25,7 @@ _BATCH = 50
 
 
 def checker_rates(
-    models: Path, *, seed: int, per_task: int = 50, flow: Path = DEFAULT_FLOW
+    models: Path, *, seed: int, per_task: int = 200, flow: Path = DEFAULT_FLOW
 ) -> dict[str, float]:
     """Render validation prompts of the six tasks with one flow and let the checker look at them.
 

@@ -16,10 +16,11 @@ from lightning_modules.command_line.processes import ProcessError, check_world_s
 from tests.lightning_modules.command_line.line import LINE, steps
 
 BATCH = ROOT / "configs" / "slurm" / "train.sbatch"
+ARRAY = ROOT / "configs" / "slurm" / "array.sbatch"
 
 
-def directives() -> dict[str, str]:
-    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", BATCH.read_text(), flags=re.MULTILINE)
+def directives(batch: Path) -> dict[str, str]:
+    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", batch.read_text(), flags=re.MULTILINE)
     return dict(found)
 
 
@@ -69,6 +70,7 @@ def submit(
     tasks: int = 2,
     start: bool = False,
     more: dict[str, str] | None = None,
+    batch: Path = BATCH,
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, object]]:
     """Run the batch file; return how it ended and what srun was told."""
     (folder / "bin").mkdir(exist_ok=True)
@@ -81,7 +83,7 @@ def submit(
         **{"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(folder)},
         **(more or {}),
     }
-    command = ["bash", str(BATCH), *words]
+    command = ["bash", str(batch), *words]
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=500)
     return done, json.loads(told.read_text()) if told.exists() else {}
 
@@ -104,8 +106,9 @@ def test_the_trainer_gets_what_slurm_gave(tmp_path: Path, nodes: int, tasks: int
     ]
 
 
-def test_the_batch_file_asks_for_warning_and_requeue() -> None:
-    asked = directives()
+@pytest.mark.parametrize("batch", [BATCH, ARRAY], ids=lambda path: path.stem)
+def test_a_batch_file_asks_for_warning_and_requeue(batch: Path) -> None:
+    asked = directives(batch)
     assert asked["signal"] == "USR1@300"
     assert asked["open-mode"] == "append"
     assert "requeue" in asked
@@ -114,11 +117,80 @@ def test_the_batch_file_asks_for_warning_and_requeue() -> None:
     assert not [name for name in asked if name.startswith("gpu")]
 
 
-def test_it_wants_to_be_submitted() -> None:
+@pytest.mark.parametrize("batch", [BATCH, ARRAY], ids=lambda path: path.stem)
+def test_it_wants_to_be_submitted(batch: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
-    done = subprocess.run(["bash", str(BATCH)], env=environment, capture_output=True, text=True)
+    done = subprocess.run(["bash", str(batch)], env=environment, capture_output=True, text=True)
     assert done.returncode != 0
     assert "submit this file with sbatch" in done.stderr
+
+
+SWEEP = """# three runs
+--model.beta 0.1
+
+   # the next names itself
+--model.beta 0.2 --run_name strict
+--model.beta $(touch expanded) *
+"""
+
+
+def submit_array(
+    folder: Path, *words: str, number: int | None
+) -> tuple[subprocess.CompletedProcess[str], dict[str, object]]:
+    (folder / "sweep.txt").write_text(SWEEP)
+    if not (folder / "configs").exists():
+        (folder / "configs").symlink_to(ROOT / "configs")
+    more = {} if number is None else {"SLURM_ARRAY_TASK_ID": str(number)}
+    return submit(folder, *words, tasks=1, more=more, batch=ARRAY)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "options"),
+    [
+        (0, "sweep-0", ["--model.beta", "0.1"]),
+        (1, "sweep-1", ["--model.beta", "0.2", "--run_name", "strict"]),  # the last name counts
+        (2, "sweep-2", ["--model.beta", "$(touch", "expanded)", "*"]),
+    ],
+)
+def test_a_task_of_an_array_takes_its_line(
+    tmp_path: Path, number: int, name: str, options: list[str]
+) -> None:
+    done, told = submit_array(tmp_path, "sweep.txt", "--config", "full/grpo.yaml", number=number)
+    assert done.returncode == 7, done.stderr
+    command = told["command"]
+    assert isinstance(command, list)
+    assert command[2:-6] == ["--run_name", name, "--config", "full/grpo.yaml", *options]
+    assert command[-6:-4] == ["--trainer.devices", "1"]
+    assert not (tmp_path / "expanded").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "told"),
+    [
+        (
+            ["sweep.txt"],
+            3,
+            "sweep.txt holds 3 runs, counted from 0, and run 3 is none; submit it with --array=0-2",
+        ),
+        (["sweep.txt"], None, "submit this file with --array"),
+        ([], 0, "name the file of options"),
+    ],
+)
+def test_an_array_without_its_line_starts_nothing(
+    tmp_path: Path, words: list[str], number: int | None, told: str
+) -> None:
+    done, started = submit_array(tmp_path, *words, number=number)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert not started
+
+
+def test_seeds_differ_in_nothing_else() -> None:
+    lines = [
+        line for line in (ARRAY.parent / "seeds.txt").read_text().splitlines() if not line.startswith("#")
+    ]
+    expected = "--seed_everything {0} --model.seed {0} --data.seed {0}"
+    assert lines == [expected.format(number) for number in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +212,44 @@ def test_fewer_processes_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPa
     check_world_size(8, 8)
     with pytest.raises(ProcessError, match=r"= 2, but 1 process.*SLURM_NTASKS=1.*--ntasks-per-node"):
         check_world_size(1, 2)
+
+
+def test_tasks_of_a_job_that_counts_as_interactive_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would start as many again from each of them, all writing into one folder."""
+    for name, value in {**allocation(1, 2), "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    check_world_size(2, 2)
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    with pytest.raises(ProcessError, match=r"2 tasks of job 'interactive'.*srun --job-name=train"):
+        check_world_size(2, 2)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a shell on the node, from which Lightning may start all
+    check_world_size(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tasks", "lacking", "words", "message"),
+    [
+        (2, 1, "", ["--trainer.devices", "2"], "`devices=2` in Lightning, but the number of tasks per node"),
+        (1, 2, "SLURM_NTASKS_PER_NODE", ["--trainer.devices", "2"], "Use `--ntasks-per-node=2` instead"),
+    ],
+)
+def test_tasks_that_stand_elsewhere_are_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nodes: int, tasks: int,
+    lacking: str, words: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("line.yaml").write_text(yaml.safe_dump(LINE))
+    ranks = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    for name, value in (allocation(nodes, tasks) | ranks).items():
+        monkeypatch.setenv(name, value)
+    if lacking:
+        monkeypatch.delenv(lacking)
+    assert main("fit", ["--config", "line.yaml", *words, "--trainer.strategy", "ddp"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not Path("runs").exists()
 
 
 def test_an_allocation_of_one_task_does_not_train_on_one_of_two_devices(

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flowsmith.metrics.open_clip_loader import ClipEncoder
+from flowsmith.metrics.open_clip_loader import ClipEncoder, Precision
 from flowsmith.metrics.protocol import Judge, JudgeError, check_samples
+from flowsmith.metrics.weight_files import locate, read_weights
 from flowsmith.prompts import Prompt
 
-HEAD = "aesthetic.safetensors"
+HEAD, LAION = "aesthetic.safetensors", "sac+logos+ava1-l14-linearMSE.pth"
 
 
 class AestheticHead(nn.Module):
@@ -42,18 +43,14 @@ class AestheticHead(nn.Module):
         Raises:
             JudgeError: The file is missing, corrupt, or of another layout.
         """
-        from safetensors.torch import load_file
-
-        path = Path(file)
+        weights = read_weights(locate("head", file))
         try:
-            safe = path.suffix == ".safetensors"
-            weights = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
             head = cls(weights["layers.0.weight"].shape[1])
             head.load_state_dict(weights)
-        except Exception as error:  # the readers raise what they like on a damaged file
+        except (KeyError, IndexError, RuntimeError) as error:
             raise JudgeError(
                 f"head={str(file)!r} is no aesthetic predictor ({type(error).__name__}: {error}); "
-                "name a file with the keys layers.0, 2, 4, 6, 7 of LAION's sac+logos+ava1-l14-linearMSE.pth"
+                f"name a file with the keys layers.0, 2, 4, 6, 7 of LAION's {LAION}"
             ) from error
         return head.float()
 
@@ -66,10 +63,12 @@ class AestheticScore(Judge):
     """Aesthetic rating, about 1 to 10; the prompt plays no part.
 
     Args:
-        clip: What `ClipEncoder.load` takes, or a loaded encoder: the CLIP that the head was trained on.
-        head: File of the head; None is ``aesthetic.safetensors`` in the folder ``clip``.
+        clip: What `ClipEncoder.load` takes, or a loaded encoder: the CLIP that the head was trained on. LAION's is
+            OpenAI's ViT-L/14, whose activation is QuickGELU: a bare file of it is a ``ViT-L-14-quickgelu``.
+        head: File of the head; None is ``aesthetic.safetensors`` or LAION's own file in the folder ``clip``.
         name: Column and log name.
         architecture: open_clip's name of the network, if ``clip`` is a bare file of weights.
+        precision: Of matrix products, unless ``clip`` is a loaded encoder.
 
     Raises:
         JudgeError: A file is missing or damaged, or the head reads embeddings of another length.
@@ -84,12 +83,14 @@ class AestheticScore(Judge):
         head: str | Path | None = None,
         name: str = "aesthetic",
         architecture: str | None = None,
+        precision: Precision = "float32",
     ) -> None:
         if head is None:
             if isinstance(clip, ClipEncoder):
                 raise JudgeError("head=None with a loaded encoder says of no file: name the head's")
-            head = Path(clip) / HEAD
-        encoder, rate = ClipEncoder.of(clip, architecture), AestheticHead.load(head)
+            beside = [Path(clip) / file for file in (HEAD, LAION)]
+            head = next((file for file in beside if file.is_file()), beside[0])
+        encoder, rate = ClipEncoder.of(clip, architecture, precision), AestheticHead.load(head)
         reads = rate.layers[0].in_features
         if reads != encoder.dim:
             raise JudgeError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from flowsmith.metrics.open_clip_loader import ClipEncoder
+from flowsmith.metrics.open_clip_loader import ClipEncoder, Precision
 from flowsmith.metrics.protocol import Judge, check_samples, text_of
 from flowsmith.prompts import Prompt
 
@@ -16,18 +16,23 @@ class PreferenceScore(Judge):
     Values of two versions (v2, v2.1) are not comparable, and tables often show them times 100.
 
     Args:
-        clip: What `ClipEncoder.load` takes (published files with ``architecture="ViT-H-14"``), or a loaded
-            encoder.
+        clip: What `ClipEncoder.load` takes, or a loaded encoder. The published files, as
+            ``hf-hub:xswu/HPSv2/HPS_v2.1_compressed.pt``, are of the architecture ``ViT-H-14``.
         name: Column and log name.
         architecture: open_clip's name of the network, if ``clip`` is a bare file of weights.
+        precision: Of matrix products, unless ``clip`` is a loaded encoder.
     """
 
     encoder: ClipEncoder
 
     def __init__(
-        self, clip: str | Path | ClipEncoder, name: str = "preference", architecture: str | None = None
+        self,
+        clip: str | Path | ClipEncoder,
+        name: str = "preference",
+        architecture: str | None = None,
+        precision: Precision = "float32",
     ) -> None:
-        super().__init__(name, encoder=ClipEncoder.of(clip, architecture))
+        super().__init__(name, encoder=ClipEncoder.of(clip, architecture, precision))
 
     def judge(self, images: Sequence[Tensor], prompts: Sequence[str | Prompt]) -> Tensor:
         """Return the cosine of each sample."""

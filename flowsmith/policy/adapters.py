@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from flowsmith.policy.errors import PolicyError
 
 
 def lora(model: nn.Module, first_new_row: int, rank: int, alpha: float) -> Any:
@@ -77,6 +80,71 @@ def save_adapter(model: nn.Module, folder: Path, name: str) -> None:
     peft_model.peft_config[name].save_pretrained(str(folder))
 
 
+def head_rows(causal: Any, name: str | None, rows: slice) -> tuple[Tensor, Tensor | None]:
+    """Return weight (rows x hidden) and bias of a part of the language head.
+
+    All logits would be computed only to throw most of them away.
+
+    Args:
+        causal: A transformers causal LM.
+        name: The adapter whose token rows count; None for a full model.
+        rows: Which part.
+
+    Raises:
+        PolicyError: The head is no plain linear layer, with or without new token rows.
+    """
+    head = causal.get_output_embeddings()
+    tokens = getattr(head, "token_adapter", None)  # peft's trainable token rows
+    base = head if tokens is None else tokens.get_base_layer()
+    if type(base) is not nn.Linear:
+        raise PolicyError(
+            f"{type(causal).__name__}: its language head is a {type(base).__name__}, and only a plain linear "
+            "layer is supported; use a Llama or Qwen, and keep LoRA off the head"
+        )
+    weight: Tensor = base.weight if tokens is None else tokens.get_merged_weights([name])
+    return weight[rows], None if base.bias is None else base.bias[rows]
+
+
+@torch.no_grad()
+def interpolate(model: Any, start: str, end: str, weight: float, name: str) -> None:
+    """Add a frozen adapter at ``weight`` on the line from one adapter to another; 0 is ``start``.
+
+    What is interpolated are the updates B A, not A and B: both pairs of matrices stand side by side, as an
+    update of the ranks' sum. New token rows are interpolated as they are.
+    """
+    if name in model.peft_config:
+        remove(model, name)
+    with _as_it_trains(model):
+        model.add_weighted_adapter([start, end], [1 - weight, weight], name, combination_type="cat")
+        for module in model.modules():
+            rows = getattr(module, "trainable_tokens_delta", {})
+            if name in rows:
+                rows[name].data = torch.lerp(rows[start].data, rows[end].data, weight)
+    for key, parameter in model.named_parameters():
+        if name in key.split("."):
+            parameter.requires_grad_(False)
+
+
+def remove(model: Any, name: str) -> None:
+    """Take away an adapter that is not active."""
+    with _as_it_trains(model):
+        model.delete_adapter(name)
+
+
+@contextmanager
+def _as_it_trains(model: Any) -> Iterator[None]:
+    """Bear that peft freezes and unfreezes as it switches: the optimizer's choice must survive that."""
+    active = model.active_adapter
+    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        if model.active_adapter != active:
+            model.set_adapter(active)
+        for parameter, required in training:
+            parameter.requires_grad_(required)
+
+
 @contextmanager
 def activated(model: nn.Module, name: str | None) -> Iterator[None]:
     """Compute with one adapter, then go back to the one that was active; what trains stays as it was."""
@@ -84,13 +152,6 @@ def activated(model: nn.Module, name: str | None) -> Iterator[None]:
     if name is None or peft_model.active_adapter == name:
         yield
         return
-    before = peft_model.active_adapter
-    # peft freezes and unfreezes as it switches; the optimizer's choice must survive that.
-    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    peft_model.set_adapter(name)
-    try:
+    with _as_it_trains(peft_model):
+        peft_model.set_adapter(name)
         yield
-    finally:
-        peft_model.set_adapter(before)
-        for parameter, required in training:
-            parameter.requires_grad_(required)

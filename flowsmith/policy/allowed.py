@@ -7,10 +7,12 @@ number of its set, and masks of batch x length x vocabulary are never kept.
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flowsmith.flows.walker import Walker
+from flowsmith.policy.choices import Choices
 
 _REMEMBERED = 50_000
 
@@ -25,31 +27,33 @@ class Replay(NamedTuple):
 
 
 class AllowedSets:
-    """Numbers the allowed sets of a grammar as they are met, and remembers whole flows."""
+    """Numbers the allowed sets of a grammar as they are met, and remembers whole flows.
+
+    Attributes:
+        choices: The grammar as a tree of what was met.
+    """
 
     def __init__(self, grammar: Walker[Any], size: int) -> None:
         """Start empty; ``size`` is the codec's."""
         self._grammar = grammar
-        self._size = size
         self._numbers: dict[tuple[int, ...], int] = {}
-        self._rows: list[Tensor] = []
+        self._table = np.zeros((64, size), dtype=np.bool_)
+        self.choices = Choices(grammar, self.number)
         self._replays: OrderedDict[tuple[int, ...], Replay] = OrderedDict()
 
     def number(self, allowed: tuple[int, ...]) -> int:
         """Return the number of an allowed set."""
         number = self._numbers.get(allowed)
         if number is None:
-            number = self._numbers[allowed] = len(self._rows)
-            row = torch.zeros(self._size, dtype=torch.bool)
-            row[list(allowed)] = True
-            self._rows.append(row)
+            number = self._numbers[allowed] = len(self._numbers)
+            if number == len(self._table):
+                self._table = np.concatenate([self._table, np.zeros_like(self._table)])
+            self._table[number, list(allowed)] = True
         return number
 
     def masks(self, numbers: list[int] | tuple[int, ...]) -> Tensor:
         """Return the sets as booleans, len(numbers) x codec.size."""
-        if not numbers:
-            return torch.zeros(0, self._size, dtype=torch.bool)
-        return torch.stack([self._rows[number] for number in numbers])
+        return torch.from_numpy(self._table[np.array(numbers, dtype=np.int64)])
 
     def replay(self, tokens: tuple[int, ...]) -> Replay:
         """Walk through a flow's tokens.

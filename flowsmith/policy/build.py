@@ -63,12 +63,21 @@ def text_model(base: str, dtype: DType) -> Any:
         raise PolicyError(
             f"base={base}: no causal language model could be loaded ({error}); give a folder or hub id"
         ) from error
-    for name in _RESCALING:
-        if getattr(model.config, name, None) not in (None, 1, 1.0):
-            raise PolicyError(
-                f"base={base}: its {name} rescales logits, which is not supported; use a Llama or Qwen"
-            )
+    refuse_rescaling(model.config, f"base={base}")
     return model
+
+
+def refuse_rescaling(config: Any, name: str = "model") -> None:
+    """Accept only models whose logits are what their language head returns.
+
+    Raises:
+        PolicyError: The model rescales them.
+    """
+    for setting in _RESCALING:
+        if getattr(config, setting, None) not in (None, 1, 1.0):
+            raise PolicyError(
+                f"{name}: its {setting} rescales logits, which is not supported; use a Llama or Qwen"
+            )
 
 
 def text_tokenizer(base: str, rows: int, codec: Codec) -> FlowTokenizer:

@@ -5,48 +5,22 @@ it is not computed at all.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from flowsmith.policy import adapters
 from flowsmith.policy.model import Policy
+from flowsmith.policy.scoring import CompletionBatch, Scores, score
+from flowsmith.policy.scoring.head import AllowedTokens
+from flowsmith.policy.scoring.packing import Packed
+
+FlowScores = Scores
 
 
-class FlowScores(NamedTuple):
-    """What the policy thinks of given tokens, B x T; 0 (False) at forced tokens and padding."""
-
-    logprobs: Tensor
-    entropy: Tensor
-    free: Tensor
-    likeliest: Tensor
-    """True where the given token is the one that the policy would most likely choose."""
-
-
-@dataclass(frozen=True)
-class FlowBatch:
-    """Prompts with flows, padded and with their grammar replayed: ready for any policy of this vocabulary.
-
-    Attributes:
-        ids: Sequences, padded on the right, B x L.
-        real: False at padding, B x L.
-        source: Batch and slot (N each) whose logits choose the free tokens.
-        target: Batch and flow position (N each) of the free tokens.
-        tokens: The free tokens themselves (codec ids), N.
-        masks: The distinct allowed sets, U x codec.size.
-        mask_of: Which set applies, N.
-        free: True at free tokens, B x T.
-    """
-
-    ids: Tensor
-    real: Tensor
-    source: tuple[Tensor, Tensor]
-    target: tuple[Tensor, Tensor]
-    tokens: Tensor
-    masks: Tensor
-    mask_of: Tensor
-    free: Tensor
+class FlowBatch(CompletionBatch):
+    """Prompts with flows, their grammar replayed: ready for any policy of this vocabulary; tokens are codec ids."""
 
     @classmethod
     def build(cls, policy: Policy, prompts: Sequence[str], token_lists: Sequence[Sequence[int]]) -> Self:
@@ -54,7 +28,7 @@ class FlowBatch:
 
         Args:
             policy: Whose vocabulary and grammar apply.
-            prompts: B texts.
+            prompts: B texts; equal ones are computed once.
             token_lists: B flows in codec ids.
 
         Raises:
@@ -63,21 +37,12 @@ class FlowBatch:
         unique = dict.fromkeys(prompts)
         heads = dict(zip(unique, policy.encode_prompts(list(unique)), strict=True))
         offset = policy.tokenizer.flow_offset
-        sequences = [
-            heads[p] + [offset + token for token in tokens]
-            for p, tokens in zip(prompts, token_lists, strict=True)
-        ]
-        length = max(map(len, sequences))
-        ids = torch.tensor([s + [policy.tokenizer.pad] * (length - len(s)) for s in sequences])
-        lengths = torch.tensor([len(s) for s in sequences])
         batch: list[int] = []
-        slots: list[int] = []
         places: list[int] = []
         sets: list[int] = []
-        for row, (prompt, tokens) in enumerate(zip(prompts, token_lists, strict=True)):
+        for row, tokens in enumerate(token_lists):
             replay = policy.allowed_sets.replay(tuple(tokens))
             batch += [row] * len(replay.free)
-            slots += [len(heads[prompt]) - 1 + place for place in replay.free]
             places += replay.free
             sets += replay.sets
         distinct = sorted(set(sets))
@@ -86,59 +51,46 @@ class FlowBatch:
         def index(numbers: list[int]) -> Tensor:
             return torch.tensor(numbers, dtype=torch.long)  # empty where the grammar forces every token
 
+        packed = Packed.of(
+            [heads[prompt] for prompt in prompts], [[offset + token for token in t] for t in token_lists]
+        )
         rows, positions = index(batch), index(places)
-        free = torch.zeros(len(sequences), max(map(len, token_lists)), dtype=torch.bool)
+        before = index([len(heads[prompt]) - 1 for prompt in prompts])
+        free = torch.zeros(len(token_lists), max(map(len, token_lists)), dtype=torch.bool)
         free[rows, positions] = True
         return cls(
-            ids=ids,
-            real=torch.arange(length) < lengths[:, None],
-            source=(rows, index(slots)),
+            packed=packed,
+            source=packed.rows[rows, before[rows] + positions],
             target=(rows, positions),
             tokens=index([token_lists[b][t] for b, t in zip(batch, places, strict=True)]),
-            masks=policy.allowed_sets.masks(distinct),
-            mask_of=index([order[number] for number in sets]),
             free=free,
-        )
-
-    def to(self, device: torch.device) -> "FlowBatch":
-        """Return a copy on a device."""
-
-        def pair(tensors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            return tensors[0].to(device), tensors[1].to(device)
-
-        return FlowBatch(
-            ids=self.ids.to(device),
-            real=self.real.to(device),
-            source=pair(self.source),
-            target=pair(self.target),
-            tokens=self.tokens.to(device),
-            masks=self.masks.to(device),
-            mask_of=self.mask_of.to(device),
-            free=self.free.to(device),
+            allowed=AllowedTokens(
+                policy.allowed_sets.masks(distinct), index([order[number] for number in sets])
+            ),
         )
 
 
-def score_flows(policy: Policy, batch: FlowBatch, temperature: float = 1.0) -> FlowScores:
+def score_flows(
+    policy: Policy, batch: FlowBatch, temperature: float = 1.0, gradient_checkpointing: bool = False
+) -> FlowScores:
     """Compute log-probability and entropy of every free token, with gradients where they are enabled.
 
     Args:
         policy: Under which.
         batch: Of which, on any device.
         temperature: Divides the logits, as it did in sampling.
+        gradient_checkpointing: Keep little and compute again in the backward pass; in training mode.
+
+    Raises:
+        PolicyError: ``gradient_checkpointing`` with a model that has no layers for it.
     """
-    batch = batch.to(policy.device)
-    positions = torch.arange(batch.ids.shape[1], device=policy.device).expand_as(batch.ids)
-    logits = policy(batch.ids, batch.real.long(), positions, batch.source) / temperature
-    mask = batch.masks[batch.mask_of]
-    logprobs = logits.masked_fill(~mask, -torch.inf).log_softmax(-1)
-    chosen = logprobs.gather(1, batch.tokens[:, None])[:, 0]
-    entropy = -(logprobs.exp() * logprobs.masked_fill(~mask, 0.0)).sum(-1)
-    zeros = logits.new_zeros(batch.free.shape)
-    return FlowScores(
-        zeros.index_put(batch.target, chosen),
-        zeros.index_put(batch.target, entropy),
-        batch.free,
-        torch.zeros_like(batch.free).index_put(batch.target, logprobs.argmax(-1) == batch.tokens),
+    return score(
+        policy.causal,
+        policy.head(),
+        batch.to(policy.device),
+        temperature,
+        gradient_checkpointing=gradient_checkpointing,
+        context=lambda: adapters.activated(policy.model, policy.adapter),
     )
 
 

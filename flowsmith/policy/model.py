@@ -132,41 +132,30 @@ class Policy(nn.Module):
         model: Any = self.model
         return model if self.adapter is None else model.get_base_model()
 
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight (codec.size x hidden) and bias of the language head's flow rows, with gradients."""
+        rows = slice(self.tokenizer.flow_offset, self.tokenizer.size)
+        return adapters.head_rows(self.causal, self.adapter, rows)
+
     def forward(
-        self,
-        ids: Tensor,
-        attention_mask: Tensor,
-        positions: Tensor,
-        at: tuple[Tensor, Tensor],
-        cache: Any = None,
+        self, ids: Tensor, attention_mask: Tensor, positions: Tensor, at: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Return raw flow logits where they are needed, and nowhere else.
 
         Args:
-            ids: New tokens, B x L.
-            attention_mask: 1 at real tokens, B x (cached slots + L).
-            positions: Position of every new token, B x L.
+            ids: Tokens, B x L.
+            attention_mask: 1 at real tokens, B x L.
+            positions: Position of every token, B x L.
             at: Batch and slot indices, N each: the logits *after* these tokens are returned.
-            cache: A transformers cache that the new tokens are appended to.
 
         Returns:
             Logits over the codec's tokens, N x codec.size, not masked.
         """
         with adapters.activated(self.model, self.adapter):
             hidden = self.causal.base_model(
-                input_ids=ids,
-                attention_mask=attention_mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
+                input_ids=ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
             ).last_hidden_state[at]
-            head = self.causal.get_output_embeddings()
-            rows = slice(self.tokenizer.flow_offset, self.tokenizer.size)
-            if type(head) is nn.Linear:  # the text rows would be computed only to be thrown away
-                bias = None if head.bias is None else head.bias[rows]
-                logits = functional.linear(hidden, head.weight[rows], bias)
-            else:
-                logits = head(hidden)[..., rows]
+        logits = functional.linear(hidden, *self.head())
         # A softmax over half-precision logits would lose what tells close choices apart.
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 

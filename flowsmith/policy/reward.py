@@ -1,5 +1,6 @@
 """Asking for the rewards of sampled flows."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from flowsmith.flows import Flow
 from flowsmith.policy.errors import PolicyError
-from flowsmith.policy.sampling import Rollout
+from flowsmith.policy.rollout import Rollout
 
 
 class Reward(Protocol):
@@ -24,13 +25,15 @@ def predicted(
 ) -> tuple[Tensor, Tensor]:
     """Return mean and doubt of every rollout, prompts x samples; equal (prompt, flow) pairs are asked once.
 
+    Where the reward gives no finite number, both are NaN.
+
     Args:
         reward: The ensemble.
         prompts: One a group.
         groups: Rollouts, equally many for each prompt.
 
     Raises:
-        PolicyError: The answer has another length than the question, or is not finite.
+        PolicyError: The answer has another length than the question.
     """
     numbers: dict[tuple[str, str], int] = {}
     asked: list[tuple[str, Flow]] = []
@@ -45,15 +48,11 @@ def predicted(
     mean, std = reward.predict([prompt for prompt, _ in asked], [flow for _, flow in asked])
     if mean.shape != (len(asked),) or std.shape != mean.shape:
         raise PolicyError(
-            f"the reward answered {len(asked)} pairs with shapes {tuple(mean.shape)} and {tuple(std.shape)}; "
-            "it must give one mean and one standard deviation for each"
+            f"reward={type(reward).__name__}: asked for {len(asked)} pairs, it answered with shapes "
+            f"{tuple(mean.shape)} and {tuple(std.shape)}; predict must return one mean and one standard deviation "
+            "for each, in order"
         )
-    wrong = [i for i, fine in enumerate((mean + std).isfinite().tolist()) if not fine]
-    if wrong:
-        prompt, flow = asked[wrong[0]]
-        raise PolicyError(
-            f"the reward of {len(wrong)} of {len(asked)} pairs is not finite, the first for prompt "
-            f"{prompt[:60]!r}, flow {flow.key}; train the ensemble again"
-        )
+    finite = (mean + std).isfinite()
+    mean, std = (values.masked_fill(~finite, math.nan).float().cpu()[index] for values in (mean, std))
     shape = (len(prompts), len(index) // len(prompts))
-    return mean.float().cpu()[index].view(shape), std.float().cpu()[index].view(shape)
+    return mean.view(shape), std.view(shape)

@@ -1,12 +1,13 @@
 """From a command line to an exit code."""
 
 import logging
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 
-from callbacks.preemption import Stopped, StopSignals
+from callbacks.preemption import Stopped, StopSignals, requeue_job
 from flowsmith.errors import FlowsmithError
 from lightning_modules.command_line.stage_cli import AlreadyFinished, Mode, StageCLI
 
@@ -18,7 +19,10 @@ _EXPECTED = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "Found .* module.*in eval mode at the start of training",  # what is frozen is meant to be
     "`past_key_values` is deprecated",  # its successor is not in the oldest transformers that is supported
+    "The `srun` command is available",  # on a machine of a cluster one process needs no srun; more are counted
 )
+# Says which rank's end ends all others, which nothing else does.
+_HEARD = "lightning.fabric.strategies.launchers.subprocess_script"
 
 
 def main(mode: Mode, arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +39,7 @@ def main(mode: Mode, arguments: Sequence[str] | None = None) -> int:
     # The stage says itself what it does.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_HEARD).setLevel(logging.INFO)
     for message in _EXPECTED:
         warnings.filterwarnings("ignore", message=message)
     cli: StageCLI | None = None
@@ -71,6 +76,8 @@ def _cause(error: BaseException) -> FlowsmithError | None:
 
 
 def _stopped(cli: StageCLI | None, stop: Stopped) -> int:
+    if stop.signal == signal.SIGUSR1 and not stop.requeued:
+        requeue_job()  # by whichever rank leaves first, for with it srun ends the others
     if cli is None:
         print(f"stopped by {stop.signal.name} while starting; the same command begins again", flush=True)
         return int(stop.code)

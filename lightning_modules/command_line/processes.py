@@ -1,14 +1,20 @@
 """How many processes a start asks for, and whether it got them."""
 
 import os
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from flowsmith.errors import FlowsmithError
+
+_LAUNCHER = "FLOWSMITH_LAUNCHER"  # process id of the rank that started this one
 
 
 class ProcessError(FlowsmithError):
@@ -53,11 +59,18 @@ def started_with_others() -> bool:
 
 
 def check_world_size(got: int, requested: int) -> None:
-    """Refuse fewer processes than asked for; in some allocations Lightning trains on them without a word.
+    """Refuse more or fewer processes than asked for; in some allocations Lightning trains on without a word.
 
     Raises:
-        ProcessError: The numbers differ.
+        ProcessError: The numbers differ, or srun started several tasks that would know nothing of each other.
     """
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks > 1 and not SLURMEnvironment.detect():
+        raise ProcessError(
+            f"srun started {tasks} tasks of job '{os.environ.get('SLURM_JOB_NAME', '')}', which Lightning takes for "
+            "an interactive one: each would train by itself, all into one run folder; give the job another name "
+            "than bash or interactive (srun --job-name=train), or start one task"
+        )
     if got != requested:
         slurm = f" (SLURM_NTASKS={os.environ['SLURM_NTASKS']})" if "SLURM_NTASKS" in os.environ else ""
         raise ProcessError(
@@ -65,3 +78,54 @@ def check_world_size(got: int, requested: int) -> None:
             "start as many tasks as devices: #SBATCH --ntasks-per-node = --trainer.devices, "
             "#SBATCH --nodes = --trainer.num_nodes"
         )
+
+
+def slurm_environment() -> SLURMEnvironment | None:
+    """Return the tasks that SLURM started, None where it started none.
+
+    Raises:
+        ProcessError: They were asked for in a way that leaves open how many stand on which node.
+    """
+    if not SLURMEnvironment.detect():
+        return None
+    try:
+        # Its own handlers would checkpoint in the middle of a step; `Preemption` requeues.
+        return SLURMEnvironment(auto_requeue=False)
+    except RuntimeError as error:
+        raise ProcessError(" ".join(str(error).split())) from error
+
+
+def check_layout(trainer: Trainer) -> None:
+    """Refuse as many tasks as asked for, but other ones on a node; Lightning would only say so in the middle of fit.
+
+    Raises:
+        ProcessError: Tasks on a node are not the devices, or nodes not the nodes.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    try:
+        launcher.cluster_environment.validate_settings(launcher.num_processes, launcher.num_nodes)
+    except ValueError as error:
+        raise ProcessError(" ".join(str(error).split())) from error
+
+
+def end_with_launcher(trainer: Trainer) -> None:
+    """Let a rank that another one started end within a second of it.
+
+    Lightning ends all ranks of a machine when one that it started dies. When the first is killed nobody is left to
+    do so, and the others would wait for it, in a collective of NCCL for half an hour.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    if not launcher.cluster_environment.creates_processes_externally:
+        os.environ[_LAUNCHER] = str(os.getpid())  # inherited by whom it starts
+    elif parent := os.environ.get(_LAUNCHER):
+        threading.Thread(target=_end_after, args=(int(parent),), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

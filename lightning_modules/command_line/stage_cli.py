@@ -17,7 +17,6 @@ from typing import Any, Literal
 import torch
 import yaml
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -34,7 +33,14 @@ from lightning_modules.command_line.config_errors import ConfigError, explain
 from lightning_modules.command_line.config_files import find_configs
 from lightning_modules.command_line.jsonl_logger import JsonlLogger
 from lightning_modules.command_line.outcome import peak_memory, told
-from lightning_modules.command_line.processes import check_world_size, is_rank_zero, requested_processes
+from lightning_modules.command_line.processes import (
+    check_layout,
+    check_world_size,
+    end_with_launcher,
+    is_rank_zero,
+    requested_processes,
+    slurm_environment,
+)
 from lightning_modules.command_line.requirements import provide
 from lightning_modules.command_line.run_board import RunBoard
 from lightning_modules.command_line.run_start import RunStart
@@ -188,15 +194,16 @@ class StageCLI(LightningCLI):
         elif given["logger"] in (None, True):
             given["logger"] = [RunBoard(folder), JsonlLogger(folder.path, self.start)]
         given["plugins"] = [*_as_list(given["plugins"]), AtomicCheckpointIO()]
-        if SLURMEnvironment.detect():
-            # Its own handlers would checkpoint in the middle of a step; `Preemption` requeues.
-            given["plugins"].append(SLURMEnvironment(auto_requeue=False))
+        if (slurm := slurm_environment()) is not None:
+            given["plugins"].append(slurm)
         given["default_root_dir"] = given["default_root_dir"] or str(folder.path)
         try:
             trainer: Trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         check_world_size(trainer.world_size, self.processes)
+        check_layout(trainer)
+        end_with_launcher(trainer)
         return trainer
 
     def execute(self) -> None:

@@ -53,6 +53,14 @@ def test_a_second_signal_gives_the_batch_up(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.code == 138  # the first one is why
 
 
+def test_what_slurm_sends_after_the_requeue_changes_nothing() -> None:
+    with StopSignals() as signals:
+        signals.received, signals.leaving = signal.SIGUSR1, True
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        assert signals.received == signal.SIGUSR1
+
+
 def test_a_forked_worker_leaves_it_to_its_parent() -> None:
     with StopSignals() as signals:
         child = os.fork()
@@ -111,13 +119,18 @@ def test_no_rank_leaves_before_the_job_is_requeued(
     strategy = SimpleNamespace(
         reduce_boolean_decision=lambda own, all: next(answers), barrier=lambda: calls.append("barrier")
     )
+    log = SimpleNamespace(update_train_step_metrics=lambda: None)
     trainer: Any = SimpleNamespace(
-        strategy=strategy, is_global_zero=rank == 0, is_last_batch=False, accumulate_grad_batches=1
-    )
+        strategy=strategy, is_global_zero=rank == 0, is_last_batch=False, accumulate_grad_batches=1,
+        _logger_connector=log,
+    )  # fmt: skip
     monkeypatch.setattr(preemption, "requeue_job", lambda: calls.append("scontrol"))
-    with nullcontext() if done is None else pytest.raises(Stopped):
-        Preemption(StopSignals(), None).on_train_batch_end(trainer, NO_MODULE, None, None, 0)
+    signals = StopSignals()
+    with nullcontext() if done is None else pytest.raises(Stopped) as caught:
+        Preemption(signals, None).on_train_batch_end(trainer, NO_MODULE, None, None, 0)
     assert calls == (done or [])
+    assert signals.leaving == bool(calls)
+    assert caught is None or caught.value.requeued == bool(calls)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +138,10 @@ def test_no_rank_leaves_before_the_job_is_requeued(
 )
 def test_it_stops_between_whole_updates_inside_an_epoch(batch: int, last: bool, stops: bool) -> None:
     strategy = SimpleNamespace(reduce_boolean_decision=lambda own, all: own)
-    trainer: Any = SimpleNamespace(strategy=strategy, is_last_batch=last, accumulate_grad_batches=2)
+    log = SimpleNamespace(update_train_step_metrics=lambda: None)
+    trainer: Any = SimpleNamespace(
+        strategy=strategy, is_last_batch=last, accumulate_grad_batches=2, _logger_connector=log
+    )
     signals = StopSignals()
     signals.received = signal.SIGTERM
     stopping = Preemption(signals, None)

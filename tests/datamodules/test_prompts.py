@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.prompts import Prompts, cycle_prompts
+from datamodules.prompts import Prompts, cycle_prompts, spare_prompts
 from flowsmith.policy import PolicyError
 from flowsmith.prompts import Prompt, write_prompts
 
@@ -105,3 +105,31 @@ def test_each_process_validates_or_none_does(path: str) -> None:
             attach(Prompts(path, batch_prompts=16, validation_prompts=wanted), world=world)
     for wanted, world in ((0, 2), (2, 2), (7, 4)):
         attach(Prompts(path, batch_prompts=16, validation_prompts=wanted), world=world)
+
+
+@given(st.integers(1, 30), st.integers(0, 40), st.integers(1, 5), st.data())
+def test_who_steps_in_is_not_in_the_cycle_while_there_are_others(
+    count: int, cycle: int, attempt: int, data: st.DataObject
+) -> None:
+    batch = data.draw(st.integers(1, count))
+    own = {p.id for p in cycle_prompts(prompts(count), batch, 3, cycle)}
+    spare = [p.id for p in spare_prompts(prompts(count), batch, 3, cycle, attempt)]
+    assert len(set(spare)) == len(spare) == batch
+    assert set(spare) == own if count < 2 * batch else own.isdisjoint(spare)
+
+
+def test_each_attempt_has_the_next_prompts_and_processes_share_them(path: str) -> None:
+    one = attach(Prompts(path, batch_prompts=4))
+    attempts = [one.spare_prompts(7, attempt) for attempt in (1, 2, 3, 4)]
+    assert len({p.id for spare in attempts for p in spare}) == 16  # all others
+    assert one.spare_prompts(7, 5) == [*attempts[0][1:], attempts[1][0]]  # for another prompt than before
+    assert one.spare_prompts(8, 1) != attempts[0]
+    two = [attach(Prompts(path, batch_prompts=4), rank, 2) for rank in range(2)]
+    for place, prompt in enumerate(attempts[1]):
+        assert two[place % 2].spare_prompts(7, 2)[place // 2] == prompt
+
+
+def test_a_file_without_training_prompts_is_told_as_that(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "prompts.jsonl", prompts(3, "test"))
+    with pytest.raises(PolicyError, match=r"prompts.jsonl: no prompt in it has the split train"):
+        attach(Prompts(str(tmp_path / "prompts.jsonl")))

@@ -174,7 +174,8 @@ def test_aligned_steps_are_their_authors(library: ModelLibrary, family: str, lis
 
     published = [float(sigma) for sigma in AysSchedules[listed]]
     got = levels(library, "AlignYourStepsScheduler", model_type=family, steps=10, denoise=1.0)
-    assert got == pytest.approx([*published[:10], 0.0], rel=1e-3)
+    # Published with three decimals, and of a table that ends elsewhere in its fourth.
+    assert got == pytest.approx([*published[:10], 0.0], rel=1e-3, abs=2e-3)
     more = levels(library, "AlignYourStepsScheduler", model_type=family, steps=20, denoise=1.0)
     assert more[:-1:2] == pytest.approx(got[:-1])
     assert more[1] ** 2 == pytest.approx(got[0] * got[1], rel=1e-6)

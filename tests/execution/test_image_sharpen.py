@@ -60,7 +60,7 @@ def test_rows_together_are_as_alone() -> None:
 
 def test_refusals_name_what_was_set() -> None:
     image = torch.zeros(1, 3, 1, 8)
-    with pytest.raises(ExecutionError, match="image of 1 x 8 cannot be sharpened"):
+    with pytest.raises(ExecutionError, match="image of 1 x 8 cannot be blurred or sharpened"):
         run(ModelLibrary("."), "ImageSharpen", image=image, **SHARPEN)
     with pytest.raises(ExecutionError, match=r"sharpen_radius=2 cannot be run here.*use 1"):
         run(ModelLibrary("."), "ImageSharpen", image=image, **{**SHARPEN, "sharpen_radius": 2})

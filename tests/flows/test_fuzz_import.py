@@ -2,6 +2,7 @@
 
 import io
 import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def mutated(draw: st.DrawFn) -> Any:
         container, key = where[draw(st.integers(0, len(where) - 1))]
         change = draw(st.sampled_from(["replace", "replace", "delete", "copy", "rename"]))
         if change == "replace":
-            container[key] = draw(_LEAVES)
+            container[key] = deepcopy(draw(_LEAVES))  # later changes must not reach into the next graph
         elif change == "delete":
             del container[key]
         elif change == "copy":

@@ -15,7 +15,7 @@ from datamodules.prompts import Prompts
 from flowsmith.flows import Flow
 from flowsmith.prompts import Prompt, write_prompts
 from lightning_modules.grpo import GRPOModule
-from tests.policy.world import PROMPTS, small_policy
+from tests.policy.world import PROMPTS, exact_norms, small_policy
 
 
 class StepsReward:
@@ -29,6 +29,28 @@ class StepsReward:
 class ConstantReward:
     def predict(self, prompts: Sequence[str], flows: Sequence[Flow]) -> tuple[Tensor, Tensor]:
         return torch.full((len(flows),), 0.1), torch.zeros(len(flows))
+
+
+class HolesReward(StepsReward):
+    """No number for flows whose steps are a multiple of 3."""
+
+    def predict(self, prompts: Sequence[str], flows: Sequence[Flow]) -> tuple[Tensor, Tensor]:
+        mean, doubt = super().predict(prompts, flows)
+        return mean.masked_fill((mean * 20).round() % 3 == 0, torch.nan), doubt
+
+
+class NoReward:
+    def predict(self, prompts: Sequence[str], flows: Sequence[Flow]) -> tuple[Tensor, Tensor]:
+        return torch.full((len(flows),), torch.nan), torch.zeros(len(flows))
+
+
+class EvenPromptsReward(StepsReward):
+    """All the same for prompts with an odd number at their end."""
+
+    def predict(self, prompts: Sequence[str], flows: Sequence[Flow]) -> tuple[Tensor, Tensor]:
+        mean, doubt = super().predict(prompts, flows)
+        odd = torch.tensor([int(prompt.split()[-1]) % 2 == 1 for prompt in prompts])
+        return mean.masked_fill(odd, 0.5), doubt
 
 
 class TestedGRPO(GRPOModule):
@@ -48,6 +70,10 @@ class TestedGRPO(GRPOModule):
         if self._double:
             self.policy.double()
             self.reference.double()
+            for network in (self.policy, self.reference):
+                exact_norms(network)
+            if "average" in self._modules:
+                self.average.double()
 
 
 class Recorder(Callback):

@@ -13,10 +13,12 @@ from torch import Tensor
 from flowsmith.candidates import CandidateBatch
 from flowsmith.objectives.errors import ObjectiveError
 from flowsmith.policy import Policy, derived_seed, generate, load_pair
+from flowsmith.policy.generator import LocalGenerator
 from flowsmith.prompts import read_prompts
 from lightning_modules.grpo import GRPOModule
 from tests.lightning_modules.grpo_world import (
     ConstantReward,
+    EvenPromptsReward,
     Recorder,
     StepsReward,
     data,
@@ -25,6 +27,8 @@ from tests.lightning_modules.grpo_world import (
     write_world,
 )
 from tests.policy.world import BUDGET, small_codec, write_text_model
+
+TIMED = ("time/", "time_share/", "step_time", "tokens_per_second")
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +66,22 @@ def test_first_cycle_logs_what_can_be_computed_by_hand(world: Path, tmp_path: Pa
         "unique_flows": len({r.flow.key for r in rollouts}),
         "optimizer_step": 1,
         "samples_seen": 16,
+        "rollout_step": 1,
+        "beta": 0.04,
+        "entropy_bonus": 0.0,
+        "reward/invalid": 0.0,
+        "completions/clipped_ratio": sum(length == BUDGET for length in lengths) / 16,
         "num_tokens": sum(lengths) + sum(len(r.prompt_ids) for r in rollouts),
         "ratio_mean": 1.0,
         "clip_ratio/region_mean": 0.0,
     }
     assert {name: logged[name] for name in expected} == pytest.approx(expected, abs=1e-5)
     assert logged["kl"] == pytest.approx(0, abs=1e-9)
+    assert 0 <= logged["sampling/kl"] < 1e-10
+    assert logged["sampling/sampling_logp_difference/max"] < 1e-5
+    phases = ("rollout", "reward", "logprob", "update")
+    assert 0.5 < sum(logged[f"time_share/{phase}"] for phase in phases) <= 1
+    assert logged["tokens_per_second"] == pytest.approx(logged["num_tokens"] / logged["step_time"])
     # Entropy of the choices themselves is at most the logarithm of the largest set of choices.
     assert 0 < logged["entropy"] < torch.tensor(float(small_codec().size)).log()
 
@@ -80,7 +94,7 @@ def data_of(world: Path) -> Any:
 
 def test_reward_rises(world: Path, tmp_path: Path) -> None:
     recorder = Recorder()
-    grpo = module(world, samples=8, learning_rate=1e-2, warmup_steps=0, beta=0.0)
+    grpo = module(world, samples=8, learning_rate=1e-2, warmup_steps=0, changes={"beta": 0.0})
     trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 25))
     rewards = [cycle["reward"] for cycle in recorder.cycles]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:3]) / 3 + 0.3
@@ -90,14 +104,17 @@ def test_kl_holds_the_policy_back(world: Path, tmp_path: Path) -> None:
     ends = []
     for beta in (0.001, 5.0):
         recorder = Recorder()
-        grpo = module(world, learning_rate=1e-2, warmup_steps=0, beta=beta)
+        grpo = module(world, learning_rate=1e-2, warmup_steps=0, changes={"beta": beta})
         trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 10))
         ends.append(recorder.cycles[-1]["kl"])
     assert ends[1] < ends[0] / 3
 
 
 def test_equal_rewards_move_nothing(world: Path, tmp_path: Path) -> None:
-    recorder, grpo = Recorder(), module(world, reward_function=ConstantReward(), beta=0.0, epochs=2)
+    recorder, grpo = (
+        Recorder(),
+        module(world, reward_function=ConstantReward(), changes={"beta": 0.0}, epochs=2),
+    )
     trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 2))
     before = dict(Policy.load(world / "vocabulary").named_parameters())
     assert all(torch.equal(p, before[name]) for name, p in parameters(grpo).items())
@@ -131,15 +148,33 @@ class Kill(Callback):
             raise Killed
 
 
-@pytest.mark.parametrize(("cycles", "epochs", "killed_after"), [(4, 1, 2), (2, 2, 3), (2, 2, 2)])
+STATEFUL: dict[str, Any] = {
+    "reference": "ema",
+    "reference_decay": 0.8,
+    "replay": 0.5,
+    "replay_age": 2,
+    "refills": 1,
+    "reward_function": EvenPromptsReward(),
+    "changes": {
+        "beta": 0.1, "kl_target": 0.01, "kl_horizon": 64, "entropy_bonus": 0.01, "entropy_target": 0.5,
+        "entropy_horizon": 64,
+    },
+}  # fmt: skip
+"""Everything that the next cycle depends on beside parameters and optimizer."""
+
+
+@pytest.mark.parametrize(
+    ("cycles", "epochs", "killed_after", "settings"),
+    [(4, 1, 2, {}), (2, 2, 3, {}), (2, 2, 2, {}), (5, 1, 3, STATEFUL)],
+)
 def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(
-    world: Path, tmp_path: Path, cycles: int, epochs: int, killed_after: int
+    world: Path, tmp_path: Path, cycles: int, epochs: int, killed_after: int, settings: dict[str, Any]
 ) -> None:
     def run(
         folder: Path, *callbacks: Callback, resume: bool = False
     ) -> tuple[GRPOModule, dict[str, Any], Recorder]:
         recorder = Recorder()
-        grpo = module(world, epochs=2, minibatches=2, learning_rate=1e-2)
+        grpo = module(world, epochs=2, minibatches=2, learning_rate=1e-2, **settings)
         checkpoint = ModelCheckpoint(
             folder, save_last=True, every_n_train_steps=1, save_top_k=-1, filename="{step}"
         )
@@ -160,13 +195,20 @@ def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(
     assert whole.cycle == parts.cycle == cycles * epochs
     assert len(told_again.cycles) == cycles * epochs - killed_after
     assert all(torch.equal(p, parameters(parts)[name]) for name, p in parameters(whole).items())
+    if settings:
+        averages = dict(parts.average.named_buffers())
+        assert all(torch.equal(average, averages[name]) for name, average in whole.average.named_buffers())
+        assert told.cycles[-1]["replay/groups"] > 0
+        assert told.cycles[-1]["refill/sampled"] > 0
+        assert len({cycle["beta"] for cycle in told.cycles}) == cycles
+        assert len({cycle["entropy_bonus"] for cycle in told.cycles}) == cycles
     assert whole_optimizer["param_groups"] == parts_optimizer["param_groups"]
     for state, other in zip(
         whole_optimizer["state"].values(), parts_optimizer["state"].values(), strict=True
     ):
         assert all(torch.equal(state[key], other[key]) for key in state)
     for mine, other in zip(told.cycles[killed_after:], told_again.cycles, strict=True):
-        timed = {name for name in mine if name.startswith("time/") or name == "step_time"}
+        timed = {name for name in mine if name.startswith(TIMED)}
         assert {k: mine[k] for k in mine.keys() - timed} == {k: other[k] for k in other.keys() - timed}
 
 
@@ -177,6 +219,19 @@ def test_a_checkpoint_holds_only_what_trains(world: Path, tmp_path: Path) -> Non
     saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
     assert set(saved["state_dict"]) == {f"policy.{name}" for name, _ in grpo.policy.named_parameters()}
     assert saved["cycle"] == 1
+
+
+def test_the_state_of_the_cycle_is_plain_values(world: Path, tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
+    grpo = module(world, **STATEFUL)
+    trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 2))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    torch.save(saved["cycle_state"], tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)  # refuses anything but plain values
+    assert set(state) == {"beta", "entropy_bonus", "replay", "invalid_rewards"}
+    assert len(state["replay"]["groups"]) >= 4
+    kept = {f"average.{name}" for name, _ in grpo.average.named_buffers()}
+    assert kept < set(saved["state_dict"])
 
 
 @pytest.mark.parametrize(
@@ -202,13 +257,21 @@ def test_a_checkpoint_of_another_model_is_refused(
 
 
 def test_two_processes_have_the_gradient_of_one(world: Path, tmp_path: Path) -> None:
-    """Two real gloo processes, two cycles of two epochs of two updates: fp64 gradients, then metrics."""
+    """Two real gloo processes, two cycles of two epochs of two updates: fp64 gradients, then metrics.
+
+    With all that needs the groups of every process: replay, refills, a threshold over all entropies, and a KL in
+    the reward under advantages of the whole batch.
+    """
     results = []
     for processes in (1, 2):
         file = str(tmp_path / f"{processes}.pt")
         grpo = module(
-            world, double=True, micro_batch=3, epochs=2, minibatches=2, advantage="batch", max_grad_norm=1e9,
-            beta=0.1, learning_rate=1e-3,
+            world, double=True, micro_batch=3, epochs=2, minibatches=2, max_grad_norm=1e9, learning_rate=1e-3,
+            reward_function=EvenPromptsReward(), replay=0.5, refills=1, reference="ema", reference_decay=0.5,
+            changes={
+                "advantage": "batch", "beta": 0.1, "kl": "k1", "kl_in": "reward", "top_entropy": 0.5,
+                "kl_target": 0.01, "kl_horizon": 64,
+            },
         )  # fmt: skip
         strategy: dict[str, Any] = (
             {"devices": 2, "strategy": "ddp_spawn"} if processes == 2 else {"devices": 1}
@@ -220,7 +283,7 @@ def test_two_processes_have_the_gradient_of_one(world: Path, tmp_path: Path) -> 
     assert len(one["gradients"]) == len(two["gradients"]) == 8
     torch.testing.assert_close(two["gradients"], one["gradients"], atol=1e-9, rtol=0)
     for mine, other in zip(one["cycles"], two["cycles"], strict=True):
-        timed = {name for name in mine if name.startswith("time/") or name == "step_time"}
+        timed = {name for name in mine if name.startswith(TIMED)}
         assert {k: other[k] for k in other.keys() - timed} == pytest.approx(
             {k: mine[k] for k in mine.keys() - timed}, abs=1e-6
         )
@@ -250,7 +313,7 @@ def test_export_holds_policy_and_reference(world: Path, tmp_path: Path) -> None:
 def test_lora_trains_its_second_adapter_only(world: Path, tmp_path: Path) -> None:
     base = str(write_text_model(tmp_path / "base"))
     Policy.from_text_model(small_codec(), base, BUDGET, lora_rank=4).export(tmp_path / "vocabulary")
-    grpo = module(world, vocabulary=str(tmp_path / "vocabulary"), learning_rate=1e-2, beta=0.1)
+    grpo = module(world, vocabulary=str(tmp_path / "vocabulary"), learning_rate=1e-2, changes={"beta": 0.1})
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
     trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 2))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
@@ -271,8 +334,13 @@ def test_lora_trains_its_second_adapter_only(world: Path, tmp_path: Path) -> Non
     ("settings", "message"),
     [
         ({"samples": 1}, "use 2"),
+        ({"micro_batch": 0}, "micro_batch=0.*or null"),
+        ({"refills": -1}, "refills=-1.*0 or more refills"),
+        ({"sampling_cap": 0.5}, "sampling_cap=0.5"),
+        ({"objective": "ppo"}, "preset=ppo"),
+        ({"reference": "none"}, "reference=none with beta=0.04.*nothing to measure"),
         ({"epochs": 0}, "use 1 or more"),
-        ({"beta": 0.1, "kl": "k1"}, "k3"),
+        ({"changes": {"kl": "k1"}}, "k3"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0.*0 or more"),
         ({"warmup_steps": -1}, "warmup_steps=-1.*0 or more"),
         ({"max_grad_norm": 0.0}, r"max_grad_norm=0.0: .*above 0"),
@@ -286,7 +354,7 @@ def test_settings_that_cannot_work(world: Path, settings: dict[str, Any], messag
 def test_minibatches_that_do_not_divide_the_prompts_are_refused_before_sampling(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightning_modules.grpo.generate", lambda *_, **__: pytest.fail("it sampled"))
+    monkeypatch.setattr(LocalGenerator, "generate", lambda *_, **__: pytest.fail("it sampled"))
     with pytest.raises(ObjectiveError, match=r"minibatches=3, but a process has 4.*batch_prompts a multiple"):
         trainer(tmp_path).fit(module(world, minibatches=3), data(world, 1))
 

@@ -138,6 +138,14 @@ def test_same_seed_same_ensemble(run: Run, tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
 
 
+def test_gradient_checkpointing_changes_memory_alone(run: Run, tmp_path: Path) -> None:
+    again, _ = fitted(tmp_path, make_data(run[0]), epochs=2, gradient_checkpointing=True, **TINY)
+    members: Any = again.ensemble.members
+    assert all(member.encoder.is_gradient_checkpointing for member in members)
+    for (name, a), b in zip(again.state_dict().items(), run[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
 @pytest.mark.parametrize(
     "batches",
     [

@@ -139,6 +139,35 @@ def test_a_hub_model_with_lora_goes_the_same_way(tmp_path: Path) -> None:
     assert torch.equal(*logprobs)
 
 
+def test_a_checkpoint_of_an_adapter_leaves_the_base_out(tmp_path: Path) -> None:
+    base = str(write_text_model(tmp_path / "base"))
+    settings: dict[str, Any] = {"budget": BUDGET, "base": base, "lora_rank": 4, "learning_rate": 1e-2}
+
+    def stage() -> tuple[VocabularyModule, FixedPairs]:
+        torch.manual_seed(0)  # as seed_everything does; an adapter begins at random
+        return VocabularyModule(**settings), FixedPairs(one_flow_a_prompt() * 3)
+
+    check_resumed_is_undisturbed(stage, lambda **more: trainer_of(tmp_path, **more), tmp_path, 2)
+    saved = torch.load(tmp_path / "stop.ckpt", weights_only=False)
+    assert all("lora_" in name or "trainable_tokens_delta" in name for name in saved["state_dict"])
+    del saved["state_dict"][min(saved["state_dict"])]
+    torch.save(saved, tmp_path / "less.ckpt")
+    with pytest.raises(PolicyError, match=r"1 of \d+ trained tensors.*fresh run folder"):
+        trainer_of(tmp_path).fit(
+            VocabularyModule(**settings), FixedPairs(one_flow_a_prompt()), ckpt_path=tmp_path / "less.ckpt",
+            weights_only=False,
+        )  # fmt: skip
+
+
+def test_gradient_checkpointing_changes_memory_alone(tmp_path: Path) -> None:
+    ends = []
+    for checkpointing in (False, True):
+        module = VocabularyModule(**SMALL, gradient_checkpointing=checkpointing)
+        fit(module, FixedPairs(one_flow_a_prompt(), times=3), tmp_path)
+        ends.append([p.detach() for p in module.policy.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
 def test_a_pair_longer_than_the_budget_is_refused_before_training(tmp_path: Path) -> None:
     module = VocabularyModule(**(SMALL | {"budget": 24}))
     with pytest.raises(GrammarError):

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from flowsmith.metrics import AestheticHead
+from flowsmith.metrics.published.random_models import write_judges
 
 WORDS = [
     "<pad>",
@@ -44,6 +46,7 @@ CONFIG: dict[str, Any] = {
     },
     "preprocess_cfg": {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
 }
+SIDE = 56  # of what the CLIPs of `judges_folder` see
 BARE = "flowsmith-test-bare"  # an architecture that open_clip knows by name, with its own large vocabulary
 
 
@@ -97,6 +100,38 @@ def images() -> list[torch.Tensor]:
     return [
         torch.nn.functional.interpolate(c, s, mode="bilinear")[0].round().byte()
         for c, s in zip(coarse, sizes, strict=True)
+    ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def words_read_once() -> Iterator[None]:
+    """CLIP's word list takes half a second to read, for each of many encoders."""
+    with pytest.MonkeyPatch.context() as patch:
+        once = cache(open_clip.SimpleTokenizer)
+        patch.setattr(open_clip, "SimpleTokenizer", once)
+        patch.setattr(open_clip.factory, "SimpleTokenizer", once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def judges_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random judges in their authors' formats."""
+    folder = tmp_path_factory.mktemp("judges")
+    write_judges(folder, SIDE)
+    return folder
+
+
+@pytest.fixture
+def photos() -> list[torch.Tensor]:
+    """Smooth pictures of many shapes; (112, 118) becomes 56 x 59, and of a remainder of three the crops differ."""
+    noise = torch.Generator().manual_seed(7)
+    return [
+        torch.nn.functional.interpolate(
+            torch.randint(0, 256, (1, 3, 6, 6), generator=noise).float(), size, mode="bilinear"
+        )[0]
+        .round()
+        .byte()
+        for size in ((96, 131), (64, 64), (211, 83), (112, 118), (SIDE, SIDE), (30, 45))
     ]
 
 

@@ -180,10 +180,10 @@ def test_bad_samples(clip_folder: Path, images: list[Tensor]) -> None:
 
 
 def test_bad_heads(clip_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(JudgeError, match=r"nowhere\.pth.*no aesthetic predictor"):
+    with pytest.raises(JudgeError, match=r"nowhere\.pth.*is no file"):
         AestheticScore(clip_folder, tmp_path / "nowhere.pth")
     (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(JudgeError, match=r"torn\.safetensors.*no aesthetic predictor"):
+    with pytest.raises(JudgeError, match=r"torn\.safetensors: no readable file of weights"):
         AestheticScore(clip_folder, tmp_path / "torn.safetensors")
     save_file({"weight": torch.zeros(1, 12)}, tmp_path / "other.safetensors")
     with pytest.raises(JudgeError, match=r"keys layers\.0, 2, 4, 6, 7"):

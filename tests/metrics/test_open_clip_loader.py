@@ -27,10 +27,7 @@ def test_images_as_open_clip_sees_them_through_pil(clip_folder: Path, images: li
         )
     theirs = theirs / theirs.norm(dim=1, keepdim=True)
     ours = ClipEncoder.load(clip_folder).encode_images(images)
-    native = [i for i, image in enumerate(images) if image.shape[1:] == (32, 32)]
-    torch.testing.assert_close(ours[native], theirs[native], atol=1e-5, rtol=0)
-    # PIL and torch round a resized pixel differently by at most one in 255.
-    torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     assert (ours[0] - ours[2]).abs().max() > 0.1, "the pictures must differ by more than the tolerance"
 
 
@@ -108,7 +105,7 @@ def test_no_code_of_a_checkpoint_runs(bare_architecture: str, tmp_path: Path) ->
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     torch.save({"state_dict": {"logit_scale": Trap()}}, tmp_path / "trap.pt")
-    with pytest.raises(JudgeError, match=r"trap\.pt.*cannot be loaded"):
+    with pytest.raises(JudgeError, match=r"trap\.pt holds more than tensors"):
         ClipEncoder.load(tmp_path / "trap.pt", bare_architecture)
     assert not (tmp_path / "sprung").exists()
 

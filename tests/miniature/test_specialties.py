@@ -1,14 +1,16 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flowsmith.execution.conditioning import NetworkConditions
 from flowsmith.execution.library import ModelLibrary
+from flowsmith.execution.text import TextEncoder
 from miniature import specialties
 from miniature.diffusion import LORA_RANK, load_checkpoint
 from miniature.pools import Pool
@@ -96,14 +98,16 @@ def test_a_lora_does_in_flows_what_it_did_in_training(base: Path, tmp_path: Path
     library = ModelLibrary(base.parent.parent)
     loaded = library.checkpoint("mini_base")
     model, text = library.with_lora(loaded.model, loaded.text, out.name, 1.0, 1.0)
+    told, before = (cast(TextEncoder, encoder).towers["l"].model for encoder in (text, loaded.text))
     unet, encoder, _, _ = load_checkpoint(base, out)
     ids = torch.arange(12).view(1, 12)
     noise, time = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    unused = None, torch.zeros(1, 7), torch.zeros(1)  # what other families are told
     with torch.inference_mode():
         words = encoder(ids)[0]
-        torch.testing.assert_close(text.model(ids)[0], words, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(told(ids)[0], words, rtol=1e-4, atol=1e-5)
         expected = unet(noise, time, encoder_hidden_states=words).sample
-        plain = loaded.model(noise, time, loaded.text.model(ids)[0])
-        given = model(noise, time, words)
+        plain = loaded.model(noise, time, NetworkConditions(before(ids)[0], *unused))
+        given = model(noise, time, NetworkConditions(words, *unused))
     torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-4)
     assert (given - plain).abs().max() > 10 * (given - expected).abs().max()

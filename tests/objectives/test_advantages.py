@@ -68,3 +68,32 @@ def test_a_group_of_one_is_refused() -> None:
 def test_a_reward_that_is_no_number_is_refused_and_counted(bad: float) -> None:
     with pytest.raises(ObjectiveError, match="1 of 4 rewards"):
         advantages(torch.tensor([[0.0, 1.0], [bad, 2.0]]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_without_reward_counts_for_no_other(kind: AdvantageKind) -> None:
+    """Its group has the advantages that it would have without it."""
+    rewards = torch.tensor([[1.0, float("nan"), 2.0, 4.0], [float("inf"), 3.0, 5.0, 9.0]]).double()
+    result = advantages(rewards, kind, 0.1, valid=rewards.isfinite())
+    without = advantages(rewards[rewards.isfinite()].view(2, 3), kind, 0.1)
+    torch.testing.assert_close(result[rewards.isfinite()].view(2, 3), without)
+    assert result[0, 1] == result[1, 0] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_group_with_one_reward_or_none_has_no_advantage(kind: AdvantageKind) -> None:
+    rewards = torch.tensor([[1.0, 2.0, 3.0], [5.0, 9.0, 9.0], [9.0, 9.0, 9.0]])
+    valid = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
+    result = advantages(rewards, kind, valid=valid)
+    assert (result[1:] == 0).all()
+    if kind == "batch":  # the deviation is that of all rewards: 1, 2, 3 and 5
+        torch.testing.assert_close(result[0], torch.tensor([-1.0, 0.0, 1.0]) / (rewards[valid].std() + 1e-4))
+    else:
+        torch.testing.assert_close(result[0], advantages(rewards[:1], kind)[0])
+    assert (advantages(rewards, kind, valid=torch.zeros_like(valid)) == 0).all()
+
+
+def test_a_valid_reward_that_is_no_number_is_still_refused() -> None:
+    rewards = torch.tensor([[0.0, float("nan")], [float("nan"), 2.0]])
+    with pytest.raises(ObjectiveError, match="1 of 4 rewards"):
+        advantages(rewards, valid=torch.tensor([[True, True], [False, True]]))

@@ -48,7 +48,7 @@ def test_every_side_of_the_clipping(
     assert out.loss.item() == pytest.approx(loss)
     assert x.grad is not None
     assert x.grad.item() == pytest.approx(slope)  # d/d log r of -r A is -r A
-    assert (bool(out.low), bool(out.high)) == (low, high)
+    assert {name: bool(where) for name, where in out.clipped.items()} == {"low": low, "high": high}
 
 
 @pytest.mark.parametrize(("estimator", "value"), [("k1", 0.5), ("k2", 0.125), ("k3", math.exp(-0.5) - 0.5)])
@@ -73,12 +73,17 @@ def test_gradient_in_a_loss_vanishes_at_the_reference(estimator: KLEstimator) ->
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    # Chosen tokens: 1 and 3 of the first sequence, 5 of the second.
-    [("sample_mean", (2.0 + 5.0) / 2), ("token_mean", 9.0 / 3), ("constant", 9.0 / (2 * 10))],
+    # Chosen tokens: 1 and 3 of the first sequence, 5 of the second; the first of four micro-batches.
+    [
+        ("sample_mean", (2.0 + 5.0) / 2),
+        ("token_mean", 9.0 / 3),
+        ("batch_token_mean", 9.0 / 3 / 4),
+        ("constant", 9.0 / (2 * 10)),
+    ],
 )
 def test_aggregation(kind: Aggregation, expected: float) -> None:
     loss = torch.tensor([[1.0, 3.0, 100.0], [5.0, 100.0, 100.0]])
-    assert aggregate(loss, MASK, kind, Totals.of(MASK, length=10)).item() == pytest.approx(expected)
+    assert aggregate(loss, MASK, kind, Totals.of(MASK, 10, 4)).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["sample_mean", "token_mean", "constant"])

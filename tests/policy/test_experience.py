@@ -8,38 +8,64 @@ from torch import Tensor
 
 from flowsmith.flows import Flow
 from flowsmith.objectives.aggregation import Aggregation, Totals
-from flowsmith.objectives.grpo import GRPO
-from flowsmith.policy import PolicyError, generate, score_flows
-from flowsmith.policy.experience import add_reference, cut
+from flowsmith.objectives.objective import Objective
+from flowsmith.policy import Policy, PolicyError, generate, score_flows
+from flowsmith.policy.experience import Sample, add_reference, cut, first_pass, samples_of
+from flowsmith.policy.mismatch import Correction
 from flowsmith.policy.reward import predicted
+from tests.policy.group_world import groups_of
 from tests.policy.world import BUDGET, PROMPTS, small_policy
+
+
+def samples(sampler: Policy, cycle: int = 0, **changes: list[tuple[float, ...]]) -> list[Sample]:
+    """Four prompts, four samples each; sampled in cycle 0."""
+    groups = groups_of(sampler, PROMPTS, 4, rewards=changes.get("rewards"))
+    return samples_of(groups, range(4), cycle, None)
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sample_mean", "constant"])
 def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -> None:
     policy = small_policy(0, 2.0, torch.double)
+    policy.train()
     reference = small_policy(1, 2.0, torch.double)
-    groups = generate(reference, PROMPTS, 4, seed=0)
-    shuffled = torch.randperm(16, generator=torch.Generator().manual_seed(0))
-    merits = torch.linspace(-1, 1, 16, dtype=torch.double)[shuffled].view(4, 4)
-    objective = GRPO(beta=0.1, aggregation=aggregation)
+    nan = float("nan")
+    drawn = samples(reference, rewards=[(1.0, nan, 0.0, 2.0), *[(0.0, 1.0, 2.0, 3.0)] * 2, (nan,) * 4])
+    merits = torch.linspace(-1, 1, 16, dtype=torch.double)[torch.randperm(16, generator=_seeded(0))]
+    objective = Objective(beta=0.1, aggregation=aggregation)
     gradients: list[list[Tensor]] = []
     losses: list[float] = []
-    for size in (16, 1, 5):
-        (update,) = cut(policy, PROMPTS, groups, merits, 1, size)
-        assert max(len(micro.advantages) for micro in update) == size
+    for sequences, tokens in (
+        (None, None),
+        (1, None),
+        (2, None),
+        (8, None),
+        (None, 70),
+        (None, 300),
+        (8, 300),
+    ):
+        update = cut(policy, drawn, sequences, tokens)
+        if sequences is not None and tokens is None:
+            assert max(len(micro.rows) for micro in update) == sequences
+        if tokens is not None:
+            assert all(len(m.flows.packed.ids) <= tokens or len(m.rows) == 1 for m in update)
+            assert 2 <= len(update) <= 16
         add_reference(reference, [update], 1.0)
-        free = [micro.flows.free for micro in update]
-        totals = Totals(sum(float(f.any(1).sum()) for f in free), sum(float(f.sum()) for f in free), BUDGET)
+        totals = Totals(
+            sum(float(micro.mask.any(1).sum()) for micro in update),
+            sum(float(micro.mask.sum()) for micro in update),
+            BUDGET,
+        )
+        assert totals.sequences == 11  # five of the samples have no reward
         policy.zero_grad()
         loss = 0.0
         for micro in update:
-            scores = score_flows(policy, micro.flows)
+            micro.advantages = merits[micro.rows]
+            scores = score_flows(policy, micro.flows, gradient_checkpointing=tokens == 300)
             part, _ = objective(
                 scores.logprobs,
                 micro.old_logprobs,
                 micro.advantages,
-                scores.free,
+                micro.mask,
                 totals,
                 micro.reference_logprobs,
             )
@@ -47,44 +73,82 @@ def test_micro_batches_of_any_size_give_one_gradient(aggregation: Aggregation) -
             loss += part.item()
         gradients.append([p.grad.clone() for p in policy.parameters() if p.grad is not None])
         losses.append(loss)
-    for other in (1, 2):
-        assert losses[other] == pytest.approx(losses[0], abs=1e-12)
-        torch.testing.assert_close(gradients[other], gradients[0], atol=1e-9, rtol=0)
+    for found, gradient in zip(losses[1:], gradients[1:], strict=True):
+        assert found == pytest.approx(losses[0], abs=1e-12)
+        torch.testing.assert_close(gradient, gradients[0], atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("minibatches", [1, 2, 3, 6])
-def test_minibatches_hold_every_sequence_once_and_keep_what_belongs_together(minibatches: int) -> None:
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_micro_batches_hold_every_sample_once_and_keep_what_belongs_together() -> None:
     policy = small_policy()
-    prompts = [*PROMPTS, "a red star", "a blue circle"]
-    groups = generate(policy, prompts, 4, seed=0)
-    rollouts = [rollout for group in groups for rollout in group]
-    updates = cut(policy, prompts, groups, torch.arange(24.0).view(6, 4), minibatches, 3)
-    numbers = [sorted(int(n) for micro in update for n in micro.advantages) for update in updates]
-    size = 24 // minibatches
-    assert numbers == [list(range(start, start + size)) for start in range(0, 24, size)]
-    for micro in (m for update in updates for m in update):
-        for row, number in enumerate(int(n) for n in micro.advantages):
-            rollout = rollouts[number]
-            expected = torch.tensor(rollout.logprobs)
-            assert torch.equal(micro.old_logprobs[row, : len(expected)], expected)
-            sequence = [*rollout.prompt_ids, *(policy.tokenizer.flow_offset + t for t in rollout.flow_tokens)]
-            assert micro.flows.ids[row, micro.flows.real[row]].tolist() == sequence
+    drawn = samples(policy)
+    update = cut(policy, drawn, 3)
+    assert sorted(row for micro in update for row in micro.rows) == list(range(16))
+    for micro in update:
+        for index, row in enumerate(micro.rows):
+            expected = torch.tensor(drawn[row].logprobs)
+            assert torch.equal(micro.sampled_logprobs[index, : len(expected)], expected)
+            head = policy.encode_prompts([PROMPTS[row // 4]])[0]
+            sequence = [*head, *(policy.tokenizer.flow_offset + t for t in drawn[row].tokens)]
+            packed = micro.flows.packed
+            assert packed.ids[packed.rows[index, packed.real[index]]].tolist() == sequence
 
 
-@pytest.mark.parametrize("minibatches", [3, 5, 8])
-def test_groups_are_not_torn_apart_among_minibatches(minibatches: int) -> None:
+def test_samples_that_do_not_count_are_left_out_of_the_mask() -> None:
     policy = small_policy()
-    groups = generate(policy, PROMPTS, 2, seed=0)
-    with pytest.raises(PolicyError, match=f"minibatches={minibatches} for 4 prompts"):
-        cut(policy, PROMPTS, groups, torch.zeros(4, 2), minibatches, 3)
+    nan = float("nan")
+    groups = groups_of(policy, PROMPTS[:2], 3, rewards=[(1.0, nan, 2.0), (0.0, 1.0, 2.0)])
+    longest = max(len(tokens) for group in groups for tokens in group.tokens)
+    for limit, expected in ((None, {0, 2, 3, 4, 5}), (longest, None)):
+        update = cut(policy, samples_of(groups, [0, 1], 0, limit))
+        counting = {
+            micro.rows[index]
+            for micro in update
+            for index in range(len(micro.rows))
+            if micro.mask[index].any()
+        }
+        lengths = [len(tokens) for group in groups for tokens in group.tokens]
+        short = {row for row, length in enumerate(lengths) if length < longest and row != 1}
+        assert counting == (short if expected is None else expected)
+    assert any(length == longest for length in lengths)
 
 
 def test_the_first_update_has_ratio_one_against_the_sampler() -> None:
     policy = small_policy(spread=2.0, dtype=torch.double)
-    groups = generate(policy, PROMPTS, 4, seed=0)
-    ((micro,),) = cut(policy, PROMPTS, groups, torch.ones(4, 4), 1, 16)
+    (micro,) = cut(policy, samples(policy))
     scores = score_flows(policy, micro.flows)
     torch.testing.assert_close(scores.logprobs, micro.old_logprobs.double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("correction", ["none", "token", "sequence"])
+def test_a_sampler_that_is_off_is_corrected_where_it_sampled_now(correction: Correction) -> None:
+    """Log-probabilities that are told 0.1 too low: weights e^0.1 a token, or their product, at most 2."""
+    policy = small_policy(spread=2.0, dtype=torch.double)
+    told = [
+        s._replace(logprobs=tuple(p - 0.1 if p else 0.0 for p in s.logprobs), fresh=s.row < 8)
+        for s in samples(policy)
+    ]
+    update = cut(policy, told, 8)
+    entropies = first_pass(policy, update, 1.0, correction, cap=2.0)
+    assert len(entropies) == sum(int(micro.mask.sum()) for micro in update)
+    for micro in update:
+        scores = score_flows(policy, micro.flows)
+        fresh = micro.fresh[:, None] & micro.mask
+        if correction == "none":
+            assert micro.weights is None
+            assert micro.old_logprobs is micro.sampled_logprobs
+            continue
+        assert micro.weights is not None
+        torch.testing.assert_close(micro.old_logprobs[fresh].double(), scores.logprobs[fresh])
+        assert torch.equal(micro.old_logprobs[~micro.fresh], micro.sampled_logprobs[~micro.fresh].double())
+        if correction == "token":
+            expected = fresh.double().mul(0.1).exp()
+        else:
+            expected = fresh.sum(1, keepdim=True).double().mul(0.1).exp().clamp(max=2)
+        torch.testing.assert_close(micro.weights.double(), expected, atol=1e-5, rtol=0)
 
 
 class CountingReward:
@@ -112,20 +176,23 @@ def test_equal_pairs_are_asked_once_and_answered_everywhere() -> None:
 
 
 class BrokenReward:
-    def __init__(self, extra: int = 0, value: float = 0.0) -> None:
-        self.extra, self.value = extra, value
+    def __init__(self, extra: int = 0, value: float = 0.0, doubt: float = 0.0) -> None:
+        self.extra, self.value, self.doubt = extra, value, doubt
 
     def predict(self, prompts: Sequence[str], flows: Sequence[Flow]) -> tuple[Tensor, Tensor]:
-        mean = torch.zeros(len(prompts) + self.extra)
-        mean[0] = self.value
-        return mean, torch.zeros_like(mean)
+        mean, std = torch.ones(2, len(prompts) + self.extra)
+        mean[0], std[0] = self.value, self.doubt
+        return mean, std
 
 
-@pytest.mark.parametrize(
-    ("reward", "message"),
-    [(BrokenReward(extra=1), "shapes"), (BrokenReward(value=float("nan")), "two red stars")],
-)
-def test_a_reward_of_wrong_length_or_not_a_number_is_named(reward: BrokenReward, message: str) -> None:
+def test_a_reward_of_wrong_length_is_named() -> None:
     groups = generate(small_policy(), PROMPTS, 2, seed=0)
-    with pytest.raises(PolicyError, match=message):
-        predicted(reward, PROMPTS, groups)
+    with pytest.raises(PolicyError, match=r"reward=BrokenReward: asked for 8 pairs.*\(9,\)"):
+        predicted(BrokenReward(extra=1), PROMPTS, groups)
+
+
+@pytest.mark.parametrize(("value", "doubt"), [(float("nan"), 0.0), (0.0, float("inf")), (float("-inf"), 1.0)])
+def test_what_is_no_number_is_nan_in_both_and_nowhere_else(value: float, doubt: float) -> None:
+    groups = generate(small_policy(), PROMPTS, 2, seed=0)
+    mean, std = predicted(BrokenReward(value=value, doubt=doubt), PROMPTS, groups)
+    assert mean.isnan().flatten().tolist() == std.isnan().flatten().tolist() == [True] + [False] * 7

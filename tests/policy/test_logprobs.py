@@ -103,9 +103,11 @@ def test_masks_are_kept_once_for_each_set() -> None:
     policy = small_policy()
     prompts, flows = sampled(policy, 20)
     batch = FlowBatch.build(policy, prompts, flows)
-    assert len(batch.masks) == len({tuple(row) for row in batch.masks.tolist()}) < len(batch.mask_of) / 10
+    assert batch.allowed is not None
+    masks, mask_of = batch.allowed
+    assert len(masks) == len({tuple(row) for row in masks.tolist()}) < len(mask_of) / 10
     rows = [policy.grammar.mask(policy.grammar.replay(tokens)) for tokens in flows]
-    for mask, (b, t) in zip(batch.masks[batch.mask_of], zip(*batch.target, strict=True), strict=True):
+    for mask, (b, t) in zip(masks[mask_of], zip(*batch.target, strict=True), strict=True):
         assert torch.equal(mask, rows[int(b)][int(t)])
 
 

@@ -1,12 +1,21 @@
 """LoRA on a hub model: rows for new tokens, two adapters on one base, exact exports."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
-from flowsmith.policy import Policy, PolicyError, flow_logprobs, generate, load_pair
+from flowsmith.policy import (
+    FlowBatch,
+    Policy,
+    PolicyError,
+    flow_logprobs,
+    generate,
+    load_pair,
+    score_flows,
+)
 from tests.policy.world import BUDGET, PROMPTS, small_codec, write_text_model
 
 
@@ -36,6 +45,7 @@ def logprobs_of(policy: Policy, prompts: list[str], flows: list[tuple[int, ...]]
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_vocabulary_stage_then_two_adapters_then_exports(tied: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)  # of LoRA's matrices
     base = str(write_text_model(tmp_path / "base", tied))
     policy = Policy.from_text_model(small_codec(), base, BUDGET, lora_rank=4)
     trained = [name for name, p in policy.named_parameters() if p.requires_grad]
@@ -96,6 +106,35 @@ def test_sampler_and_training_agree_where_the_config_has_dropout(rank: int, tmp_
     for row, rollout in enumerate(r for g in groups for r in g):
         sampled = torch.tensor(rollout.logprobs)
         torch.testing.assert_close(logprobs[row, : len(sampled)], sampled, atol=1e-5, rtol=0)
+
+
+def test_layers_are_computed_again_with_the_adapter_of_the_forward_pass(tmp_path: Path) -> None:
+    start = Policy.from_text_model(
+        small_codec(), str(write_text_model(tmp_path / "base")), BUDGET, lora_rank=2
+    )
+    start.export(tmp_path / "start")
+    policy, reference = load_pair(tmp_path / "start", tmp_path / "start", trainable=True)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if ".policy." in name:
+                parameter.normal_(std=0.3)
+    policy.train()
+    prompts, flows = flows_of(policy)
+    batch = FlowBatch.build(policy, prompts, flows)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    found: list[list[Tensor]] = []
+    for checkpointing in (False, True):
+        cast(Any, policy.model).set_adapter(
+            reference.adapter
+        )  # the policy's is active while it is asked, and not afterwards
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        policy.zero_grad()
+        score_flows(policy, batch, gradient_checkpointing=checkpointing).logprobs.sum().backward()
+        found.append([p.grad.clone() for p in trained if p.grad is not None])
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-4)
+    assert len(found[0]) == len(trained)
+    assert all(gradient.any() for gradient in found[0])
 
 
 def test_a_whole_text_model_trains_and_exports(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""GenEval (Ghosh et al., 2023): does the image hold what the prompt asked for, by task and overall."""
+"""The share of images that hold what their prompts asked for, by GenEval's tasks and overall."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowsmith.metrics.protocol import Judge, JudgeError, check_samples
 from flowsmith.prompts import Prompt
@@ -38,13 +38,17 @@ class GenEval(Judge):
     """Accuracy of images against the facts of their prompts, 0 to 1.
 
     Args:
-        checker: Decides one image; see `Checker`.
+        checker: Decides one image; see `Checker`. `GenEvalChecker` is the published one; its networks follow the
+            judge to its device and count in its hash.
         name: Column and log name.
     """
 
+    checker: Checker
+
     def __init__(self, checker: Checker, name: str = "geneval") -> None:
-        super().__init__(name)
-        self.checker = checker
+        super().__init__(name, **({"checker": checker} if isinstance(checker, nn.Module) else {}))
+        if not isinstance(checker, nn.Module):
+            self.checker = checker
         self._add_sums((len(TASKS),))
 
     def judge(self, images: Sequence[Tensor], prompts: Sequence[str | Prompt]) -> Tensor:
