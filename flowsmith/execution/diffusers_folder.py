@@ -13,10 +13,10 @@ from flowsmith.execution.models import Checkpoint, DiffusionModel
 from flowsmith.execution.networks import Family
 from flowsmith.execution.prediction import Prediction
 from flowsmith.execution.sampling_defaults import flow_table
-from flowsmith.execution.sigmas import FlowTable, NoiseTable
+from flowsmith.execution.sigmas import FlowTable, NoiseTable, Table
 from flowsmith.execution.text import TextEncoder, Tower
 from flowsmith.execution.text_chunks import Framing
-from flowsmith.execution.text_files import USES, join_of
+from flowsmith.execution.text_uses import USES, join_of
 from flowsmith.execution.tokenizers import clip_tokenizer_of
 from flowsmith.execution.vae import LatentFormat
 from flowsmith.execution.vae_files import folder_vae
@@ -117,9 +117,7 @@ def _tower(folder: Path, suffix: str, name: str, family: Family, dtypes: Dtypes)
     return Tower(network, tokens, framing, layer, use.normed)
 
 
-def _noise(
-    file: Path, family: Family, network: Mapping[str, Any]
-) -> tuple[NoiseTable | FlowTable, Prediction]:
+def _noise(file: Path, family: Family, network: Mapping[str, Any]) -> tuple[Table, Prediction]:
     """Read how the network was trained; sampler and scheduler are a flow's to choose."""
     config = read_json(file) if file.exists() else {}
     if family == "flux":

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from flowsmith.execution.layouts.unet import predicts_v, rename_unet, unet_confi
 from flowsmith.execution.model_files import read_tensors, under
 from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.networks import Family
+from flowsmith.execution.prediction import Prediction
 from flowsmith.execution.sampling_defaults import LATENTS, flow_table
-from flowsmith.execution.sigmas import NoiseTable
+from flowsmith.execution.sigmas import NoiseTable, Table
 
 PREFIX = "model.diffusion_model."
 """Of a denoising network's tensors within a checkpoint."""
@@ -43,63 +45,41 @@ def tensors_diffusion_model(
     own = {name: tensor for name, tensor in own.items() if name not in _MARKS}
     try:
         family = detect_family({**own, **marks}, path)
-        return _built(family, own, marks, key, path, dtype)
+        kind, config, renamed = _layout(family, own, path)
     except KeyError as error:
         raise ModelFileError(
             f"{path}: the diffusion model lacks {error.args[0]}; use a whole file"
         ) from error
+    network = diffusers_network(kind, config, renamed, path, dtype)
+    table, prediction = _training(family, {**own, **marks}, config)
+    channels = config["in_channels"] // (
+        4 if family == "flux" else 1
+    )  # its token is two latents wide and high
+    latent = replace(LATENTS[family], channels=channels)
+    return DiffusionModel(key, network, table, prediction, latent, family=family, dtype=dtype, source=key)
 
 
-def _built(
-    family: Family,
-    tensors: Mapping[str, Tensor],
-    marks: Mapping[str, Tensor],
-    key: str,
-    path: Path,
-    dtype: torch.dtype,
-) -> DiffusionModel:
+def _layout(
+    family: Family, tensors: Mapping[str, Tensor], path: Path
+) -> tuple[type, dict[str, Any], dict[str, Tensor]]:
+    """Return diffusers' class, its configuration and tensors in its names."""
     import diffusers
 
-    latent = LATENTS[family]
     if family == "flux":
-        config = flux_config(tensors, path)
-        network = diffusers_network(
-            diffusers.FluxTransformer2DModel, config, rename_flux(tensors), path, dtype
-        )
-        table = flow_table(family, distilled=bool(config["guidance_embeds"]))
-        channels = config["in_channels"] // 4  # a token is two latents wide and high
-    elif family == "sd3":
-        config = mmdit_config(tensors)
-        network = diffusers_network(
-            diffusers.SD3Transformer2DModel, config, rename_mmdit(tensors), path, dtype
-        )
-        table, channels = flow_table(family), config["in_channels"]
-    else:
-        config = unet_config(tensors, path)
-        network = diffusers_network(
-            diffusers.UNet2DConditionModel, config, rename_unet(tensors, config), path, dtype
-        )
-        v = predicts_v({**tensors, **marks}, family == "sd2")
-        noise = NoiseTable.from_betas()
-        if "ztsnr" in marks:
-            noise = noise.without_signal_at_the_end()
-        return DiffusionModel(
-            key,
-            network,
-            noise,
-            "v_prediction" if v else "epsilon",
-            replace(latent, channels=config["in_channels"]),
-            family=family,
-            dtype=dtype,
-            source=key,
-        )
-    return DiffusionModel(
-        key,
-        network,
-        table,
-        "flow",
-        replace(latent, channels=channels),
-        family=family,
-        dtype=dtype,
-        source=key,
-    )
+        return diffusers.FluxTransformer2DModel, flux_config(tensors, path), rename_flux(tensors)
+    if family == "sd3":
+        return diffusers.SD3Transformer2DModel, mmdit_config(tensors), rename_mmdit(tensors)
+    config = unet_config(tensors, path)
+    return diffusers.UNet2DConditionModel, config, rename_unet(tensors, config)
+
+
+def _training(
+    family: Family, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> tuple[Table, Prediction]:
+    """Return noise levels and prediction, as far as the file tells; else the family's."""
+    if family in ("sd3", "flux"):
+        return flow_table(family, distilled=bool(config.get("guidance_embeds"))), "flow"
+    table = NoiseTable.from_betas()
+    if "ztsnr" in tensors:
+        table = table.without_signal_at_the_end()
+    return table, "v_prediction" if predicts_v(tensors, family == "sd2") else "epsilon"

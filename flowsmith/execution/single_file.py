@@ -11,7 +11,8 @@ from flowsmith.execution.dtypes import Dtypes
 from flowsmith.execution.model_files import read_tensors
 from flowsmith.execution.models import Checkpoint
 from flowsmith.execution.text import TextEncoder
-from flowsmith.execution.text_files import checkpoint_text, join_of
+from flowsmith.execution.text_files import checkpoint_text
+from flowsmith.execution.text_uses import join_of
 from flowsmith.execution.tokenizers import T5_TOKENIZER
 from flowsmith.execution.vae_files import checkpoint_vae, tensors_vae
 

@@ -1,11 +1,10 @@
 """Text encoders from tensors: those within a checkpoint, and files of their own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowsmith.execution.dtypes import Dtypes
 from flowsmith.execution.errors import ModelFileError
@@ -13,8 +12,8 @@ from flowsmith.execution.layouts.clip import ClipName, clip_depth, clip_tower, i
 from flowsmith.execution.layouts.t5 import is_t5, t5_tower
 from flowsmith.execution.model_files import read_tensors, under
 from flowsmith.execution.networks import NAMES, Family
-from flowsmith.execution.text import Join, TextEncoder, Tower, alone
-from flowsmith.execution.text_joins import JoinSd3, join_flux, join_sdxl
+from flowsmith.execution.text import TextEncoder, Tower
+from flowsmith.execution.text_uses import USES, join_of
 
 TextKind: TypeAlias = Literal["stable_diffusion", "sdxl", "sd3", "flux"]
 """What text encoders are for, in the words of CLIPLoader and DualCLIPLoader."""
@@ -35,35 +34,6 @@ _PREFIXES: dict[Family, dict[str, str]] = {
     "flux": {name: _NEW[name] for name in ("l", "t5xxl")},
 }
 """Where a checkpoint of a family keeps its text networks."""
-
-
-@dataclass(frozen=True)
-class TextUse:
-    """How a family uses its text networks.
-
-    Attributes:
-        join: Makes one encoding of theirs.
-        layer: Whose output of a CLIP is the encoding; see `Tower`.
-        normed: See `Tower`.
-        l_projected: Whether CLIP-L's pooled state passes its projection.
-        t5_length: Tokens to which texts are padded for T5.
-    """
-
-    join: Join = alone
-    layer: int | None = None
-    normed: bool = True
-    l_projected: bool = True
-    t5_length: int = 77
-
-
-USES: dict[Family, TextUse] = {
-    "sd1": TextUse(),
-    "sd2": TextUse(layer=-2),
-    "sdxl": TextUse(join_sdxl, -2, normed=False),
-    "sdxl_refiner": TextUse(layer=-2, normed=False),
-    "sd3": TextUse(JoinSd3(), -2, normed=False, l_projected=False),
-    "flux": TextUse(join_flux, l_projected=False, t5_length=256),
-}
 
 
 def checkpoint_text(
@@ -90,30 +60,6 @@ def checkpoint_text(
             f"{name}; use a whole {NAMES[family]}"
         )
     return towers(family, found, path, tokenizer, dtypes)
-
-
-def join_of(family: Family, built: Mapping[str, Tower], network: nn.Module | None = None) -> Join:
-    """Return how a family joins its text networks.
-
-    Args:
-        family: The family.
-        built: Its text networks, as far as they are there.
-        network: Its denoising network, if it is known; it says the widths of what is missing.
-    """
-    if family != "sd3":
-        return USES[family].join
-    config: Any = getattr(network, "config", None)
-    widths = {name: _width(tower) for name, tower in built.items()}
-    states = config.joint_attention_dim if config else widths.get("t5xxl", JoinSd3.width)
-    pooled = config.pooled_projection_dim if config else JoinSd3.clip_l + JoinSd3.clip_g
-    clip_l = widths.get("l", pooled - widths["g"] if "g" in widths else JoinSd3.clip_l)
-    return JoinSd3(states, clip_l, widths.get("g", pooled - clip_l))
-
-
-def _width(tower: Tower) -> int:
-    config: Any = tower.model.config
-    width: int = config.d_model if hasattr(config, "d_model") else config.hidden_size
-    return width
 
 
 def towers(

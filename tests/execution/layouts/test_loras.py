@@ -181,10 +181,8 @@ def test_flux_in_peft_style(made: dict[str, Small], root: Path, library: ModelLi
     change = maker.peft(
         prefix + name if prefix == "transformer." else f"{prefix}single_blocks.0.linear2", 64, (320,)
     )
-    network, _ = apply(library, "flux", maker.save(root / "loras" / "flux_peft.safetensors"))
+    network, _ = apply(library, "flux", maker.save(root / "loras" / f"{prefix}safetensors"))
     assert_changed(network, made["flux"].network, {name: STRENGTH * change})
-    (root / "loras" / "flux_peft.safetensors").unlink()
-    library._loaded._entries.clear()
 
 
 def test_stable_diffusion_3(made: dict[str, Small], root: Path, library: ModelLibrary) -> None:
