@@ -71,7 +71,10 @@ class PolicyUpdate:
                 measured.merge(self._backward(micro, totals, beta, entropy_bonus, first))
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        optimizer.step()
+        if (
+            totals.sequences
+        ):  # else there is no gradient, and the optimizer's momentum alone would move the policy
+            optimizer.step()
         scheduler.step()
         add_metrics(measured.metrics, {"grad_norm": (norm, torch.ones(()))})
         # Parts add up to the loss of one update; its count is 1 over all parts of all processes.

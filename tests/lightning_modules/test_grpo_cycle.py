@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch import Tensor
 
-from flowsmith.flows import Codec, Domain, Schema
+from flowsmith.flows import Codec, Domain, Flow, Schema
 from flowsmith.objectives.presets import Preset
 from flowsmith.policy import Policy, PolicyError, flow_logprobs, load_pair
 from flowsmith.policy.generator import LocalGenerator
@@ -24,6 +25,7 @@ from tests.lightning_modules.grpo_world import (
     HolesReward,
     NoReward,
     Recorder,
+    StepsReward,
     data,
     module,
     trainer,
@@ -181,6 +183,25 @@ def test_a_reward_that_is_gone_for_good_ends_the_run(world: Path, tmp_path: Path
     assert [cycle["reward/invalid"] for cycle in recorder.cycles] == [16, 16]
     before = dict(Policy.load(world / "vocabulary").named_parameters())
     assert all(torch.equal(p, before[name]) for name, p in grpo.policy.named_parameters())
+
+
+class FailsOnce(StepsReward):
+    """No number in the second cycle."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def predict(self, prompts: Sequence[str], flows: Sequence[Flow]) -> tuple[Tensor, Tensor]:
+        mean, doubt = super().predict(prompts, flows)
+        self.asked += 1
+        return (mean * torch.nan if self.asked == 2 else mean), doubt
+
+
+def test_a_cycle_without_any_reward_moves_nothing(world: Path, tmp_path: Path) -> None:
+    _, cycles = run(world, tmp_path, 3, reward_function=FailsOnce(), learning_rate=1e-2, warmup_steps=0)
+    assert [cycle["reward/invalid"] for cycle in cycles] == [0, 16, 0]
+    assert [cycle["optimizer_step"] for cycle in cycles] == [1, 1, 2]
+    assert cycles[1]["grad_norm"] == cycles[1]["loss"] == 0
 
 
 class OffByATenth(LocalGenerator):
