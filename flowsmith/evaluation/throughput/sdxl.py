@@ -17,9 +17,9 @@ from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.tokenizers import clip_tokenizer
 
 NAME, STEPS, GUIDANCE = "random_sdxl", 20, 5.0
-_FULL = {"unet": (320, 640, 1280), "heads": (5, 10, 20), "layers": (1, 2, 10), "clip": (768, 12, 12, 3072)}
+_FULL: dict[str, Any] = {"unet": (320, 640, 1280), "heads": (5, 10, 20), "layers": (1, 2, 10), "clip": (768, 12, 12, 3072)}
 _FULL |= {"big": (1280, 32, 20, 5120), "vae": (128, 256, 512, 512), "groups": 32}
-_SMALL = {"unet": (32, 64, 128), "heads": (1, 1, 2), "layers": (1, 1, 2), "clip": (32, 2, 2, 64)}
+_SMALL: dict[str, Any] = {"unet": (32, 64, 128), "heads": (1, 1, 2), "layers": (1, 1, 2), "clip": (32, 2, 2, 64)}
 _SMALL |= {"big": (64, 2, 2, 128), "vae": (16, 16, 16, 16), "groups": 16}
 
 
@@ -74,9 +74,10 @@ def network_flops(model: DiffusionModel, side: int) -> float:
     """Return the floating point operations of one row's pass through the network."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    latent, config = model.latent, model.network.config
+    latent = model.latent
+    config: Any = model.network.config
     shape = (1, latent.channels, side // latent.factor, side // latent.factor)
-    like = {"device": model.device, "dtype": model.dtype}
+    like: dict[str, Any] = {"device": model.device, "dtype": model.dtype}
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     told = NetworkConditions(
         torch.zeros(1, 77, config.cross_attention_dim, **like),
@@ -107,7 +108,7 @@ def write_random_sdxl(folder: Path, small: bool, device: str) -> Path:
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    sizes: dict[str, Any] = _SMALL if small else _FULL
+    sizes = _SMALL if small else _FULL
 
     def clip(kind: Any, size: tuple[int, int, int, int], act: str) -> Any:
         width, layers, heads, inner = size
