@@ -17,9 +17,19 @@ from flowsmith.execution.models import DiffusionModel
 from flowsmith.execution.tokenizers import clip_tokenizer
 
 NAME, STEPS, GUIDANCE = "random_sdxl", 20, 5.0
-_FULL: dict[str, Any] = {"unet": (320, 640, 1280), "heads": (5, 10, 20), "layers": (1, 2, 10), "clip": (768, 12, 12, 3072)}
+_FULL: dict[str, Any] = {
+    "unet": (320, 640, 1280),
+    "heads": (5, 10, 20),
+    "layers": (1, 2, 10),
+    "clip": (768, 12, 12, 3072),
+}
 _FULL |= {"big": (1280, 32, 20, 5120), "vae": (128, 256, 512, 512), "groups": 32}
-_SMALL: dict[str, Any] = {"unet": (32, 64, 128), "heads": (1, 1, 2), "layers": (1, 1, 2), "clip": (32, 2, 2, 64)}
+_SMALL: dict[str, Any] = {
+    "unet": (32, 64, 128),
+    "heads": (1, 1, 2),
+    "layers": (1, 1, 2),
+    "clip": (32, 2, 2, 64),
+}
 _SMALL |= {"big": (64, 2, 2, 128), "vae": (16, 16, 16, 16), "groups": 16}
 
 
