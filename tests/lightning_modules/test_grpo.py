@@ -1,5 +1,6 @@
 """The GRPO stage: learns, resumes bit for bit, and has one gradient on any number of processes."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ def test_reward_rises(world: Path, tmp_path: Path) -> None:
     trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 25))
     rewards = [cycle["reward"] for cycle in recorder.cycles]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:3]) / 3 + 0.3
+
+
+def test_reward_rises_with_lora(world: Path, tmp_path: Path) -> None:
+    base = str(write_text_model(tmp_path / "base"))
+    Policy.from_text_model(small_codec(), base, BUDGET, lora_rank=4).export(tmp_path / "vocabulary")
+    recorder = Recorder()
+    grpo = module(
+        world, vocabulary=str(tmp_path / "vocabulary"), samples=8, learning_rate=2e-2, warmup_steps=0,
+        changes={"beta": 0.0},
+    )  # fmt: skip
+    trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 15))
+    rewards = [cycle["reward"] for cycle in recorder.cycles]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
 
 
 def test_kl_holds_the_policy_back(world: Path, tmp_path: Path) -> None:
@@ -234,25 +248,48 @@ def test_the_state_of_the_cycle_is_plain_values(world: Path, tmp_path: Path) -> 
     assert kept < set(saved["state_dict"])
 
 
+def _no_cycle(saved: dict[str, Any]) -> None:
+    del saved["cycle"]
+
+
+def _less(saved: dict[str, Any]) -> None:
+    saved["state_dict"].popitem()
+
+
+def _more(saved: dict[str, Any]) -> None:
+    saved["state_dict"]["policy.model.deeper"] = torch.zeros(3)
+
+
+def _wider(saved: dict[str, Any]) -> None:
+    saved["state_dict"] = {name: torch.cat([p, p]) for name, p in saved["state_dict"].items()}
+
+
+def _other_words(saved: dict[str, Any]) -> None:
+    saved["codec"] = "0123abcd"
+
+
 @pytest.mark.parametrize(
-    ("lacking", "message"),
-    [("cycle", "no count of finished cycles"), ("weights", r"1 of .* trained tensors")],
+    ("change", "message"),
+    [
+        (_no_cycle, "no count of finished cycles"),
+        (_less, r"1 of .* trained tensors"),
+        (_more, r"1 tensors in it train nowhere here, the first policy\.model\.deeper"),
+        (_wider, r"is \d+( x \d+)? in it and \d+( x \d+)? here; it is of another model"),
+        (_other_words, "flow vocabulary 0123abcd, this run's is"),
+    ],
 )
 def test_a_checkpoint_of_another_model_is_refused(
-    lacking: str, message: str, world: Path, tmp_path: Path
+    change: Callable[[dict[str, Any]], None], message: str, world: Path, tmp_path: Path
 ) -> None:
     grpo = module(world)
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
     trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 1))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
-    if lacking == "cycle":
-        del saved["cycle"]
-    else:
-        saved["state_dict"].popitem()
-    torch.save(saved, tmp_path / "less.ckpt")
+    change(saved)
+    torch.save(saved, tmp_path / "other.ckpt")
     with pytest.raises(ObjectiveError, match=message):
         trainer(tmp_path).fit(
-            module(world), data(world, 2), ckpt_path=str(tmp_path / "less.ckpt"), weights_only=False
+            module(world), data(world, 2), ckpt_path=str(tmp_path / "other.ckpt"), weights_only=False
         )
 
 
