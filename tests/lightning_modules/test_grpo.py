@@ -226,6 +226,47 @@ def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(
         assert {k: mine[k] for k in mine.keys() - timed} == {k: other[k] for k in other.keys() - timed}
 
 
+class KillInValidation(Callback):
+    """Ends the run as a crash would, in the validation after so many cycles."""
+
+    def __init__(self, cycles: int) -> None:
+        self.cycles = cycles
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if pl_module.cycle == self.cycles:
+            raise Killed
+
+
+@pytest.mark.parametrize("cycles", [2, 4])
+def test_killed_between_an_epochs_last_checkpoint_and_its_end(
+    world: Path, tmp_path: Path, cycles: int
+) -> None:
+    """`every_n_train_steps` saves in an epoch's last batch, which the epoch's validation and end have yet to follow."""
+
+    def run(name: str, *callbacks: Callback, resume: bool = False) -> tuple[GRPOModule, list[float]]:
+        recorder, grpo = Recorder(), module(world, learning_rate=1e-2, **STATEFUL)
+        checkpoint = ModelCheckpoint(tmp_path / name, save_last=True, every_n_train_steps=1)
+        t = trainer(
+            tmp_path, callbacks=[recorder, checkpoint, *callbacks], enable_checkpointing=True, max_epochs=3,
+            limit_val_batches=1.0,
+        )  # fmt: skip
+        path = str(tmp_path / name / "last.ckpt") if resume else None
+        try:
+            t.fit(grpo, data(world, 2, validation_prompts=3), ckpt_path=path, weights_only=False)
+        except Killed:
+            assert grpo.cycle == cycles
+        return grpo, [cycle["rollout_step"] for cycle in recorder.cycles]
+
+    whole, every = run("whole")
+    run("parts", KillInValidation(cycles))
+    parts, rest = run("parts", resume=True)
+    assert every == [1, 2, 3, 4, 5, 6]
+    assert rest == every[cycles:]
+    assert all(torch.equal(p, parameters(parts)[name]) for name, p in parameters(whole).items())
+    averages = dict(parts.average.named_buffers())
+    assert all(torch.equal(average, averages[name]) for name, average in whole.average.named_buffers())
+
+
 def test_a_checkpoint_holds_only_what_trains(world: Path, tmp_path: Path) -> None:
     grpo = module(world)
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
