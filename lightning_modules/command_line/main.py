@@ -85,7 +85,8 @@ def _mistaken(error: FlowsmithError) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:
         time.sleep(_PRECEDENCE)
-        print(f"error on rank {getattr(rank_zero_only, "rank", 0)}: {error}", file=sys.stderr, flush=True)
+        rank = getattr(rank_zero_only, "rank", 0)
+        print(f"error on rank {rank}: {error}", file=sys.stderr, flush=True)
     return 1
 
 
