@@ -97,14 +97,19 @@ def test_without_trl_what_needs_it_is_null(
     monkeypatch.setattr(grpo_vs_trl, "SMALL", replace(TINY, hidden=16))
     out = tmp_path / "out.json"
     out.write_text(json.dumps({"large": {"step_ratio": 9.0}, "details": {}}))
-    words = ["--model", "small", "--repetitions", "1", "--no-memory", "--out", str(out)]
-    assert grpo_vs_trl.main(words) == 0
+    words = ["--model", "small", "--repetitions", "1", "--out", str(out), "--parts"]
+    assert grpo_vs_trl.main([*words, "steps", "equal"]) == 0
+    first = json.loads(out.read_text())
+    assert {name for name, value in first["small"].items() if value is not None} == {"floor_share"}
+    assert capsys.readouterr().out == table(first) + f"\n{out}\n"
+    assert grpo_vs_trl.main([*words, "bfloat16", "text", "flows"]) == 0
     written = json.loads(out.read_text())
     figures = written["small"]
     assert tuple(figures) == FIGURES
     absent = {"step_ratio", "step_ratio_min", "step_ratio_max", "memory_ratio", "loss_difference"}
     assert {name for name, value in figures.items() if value is None} == absent
     assert 0 < figures["mask_share"] < 1
+    assert written["details"]["small"]["steps"] == first["details"]["small"]["steps"]
     assert written["large"] == {"step_ratio": 9.0}  # what was measured earlier stays
     shown = capsys.readouterr().out
     assert shown == table(written) + f"\n{out}\n"
