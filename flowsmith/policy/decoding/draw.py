@@ -20,14 +20,16 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Ten
     Raises:
         PolicyError: The logits are not finite: the model has diverged.
     """
-    logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
-    cumulative = logprobs.exp().cumsum(-1)
+    scaled = logits if temperature == 1 else logits / temperature
+    shifted = scaled - scaled.amax(-1, keepdim=True)
+    exponentials = shifted.exp()
+    cumulative = exponentials.cumsum(-1)
     total = cumulative[:, -1:].contiguous()
     # Rounding may put a number at the very end; the last token of positive probability is meant.
     last = torch.searchsorted(cumulative, total).clamp(max=logits.shape[-1] - 1)
     chosen = torch.searchsorted(cumulative, noise[:, None].to(total.dtype) * total, right=True)
     chosen = torch.minimum(chosen, last)
-    told = logprobs.gather(1, chosen)[:, 0]
+    told = shifted.gather(1, chosen)[:, 0] - exponentials.sum(-1).log()
     if not told.isfinite().all():
         raise PolicyError(
             "the model's logits are not finite, so nothing can be sampled: it has diverged; go back to an earlier "

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from flowsmith.policy.adapters import head_rows
 from flowsmith.policy.build import refuse_rescaling
@@ -57,7 +58,10 @@ class Network:
     def logits(self, hidden: Tensor) -> Tensor:
         """Return V x n x size for V x n x hidden, in single precision at least."""
         weight = self.weight.mT
-        logits = hidden @ weight if self.bias is None else torch.baddbmm(self.bias, hidden, weight)
+        if self.voices == 1:
+            logits = functional.linear(hidden, self.weight[0], None if self.bias is None else self.bias[0, 0])
+        else:
+            logits = hidden @ weight if self.bias is None else torch.baddbmm(self.bias, hidden, weight)
         # A softmax over half-precision logits would lose what tells close choices apart.
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 

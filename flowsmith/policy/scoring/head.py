@@ -10,6 +10,8 @@ from torch.nn import functional
 LOGITS_AT_ONCE = 2**23
 """Logits that are held at a time: 32 MB of float32."""
 
+_LOGITS_IN_CACHE = 2**18  # computed at a time on a CPU: 1 MB of float32, which its cache holds from one step to the next
+
 Head = tuple[Tensor, Tensor | None]
 """Weight (rows x width) and bias (rows) of the part of the language head that takes part."""
 
@@ -58,8 +60,9 @@ def chosen_tokens(
     Returns:
         Log-probabilities and entropies in single precision at least.
     """
-    rows = max(1, at_once // len(head[0]))
-    return Chosen(*_ChosenTokens.apply(hidden, *head, tokens, allowed, temperature, rows))
+    held = max(1, at_once // len(head[0]))
+    rows = min(held, max(1, _LOGITS_IN_CACHE // len(head[0]))) if hidden.device.type == "cpu" else held
+    return Chosen(*_ChosenTokens.apply(hidden, *head, tokens, allowed, temperature, rows, held))
 
 
 class _ChosenTokens(torch.autograd.Function):
@@ -79,8 +82,10 @@ class _ChosenTokens(torch.autograd.Function):
         allowed: AllowedTokens | None,
         temperature: float,
         rows: int,
+        held: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        parts, results = [], []
+        kept: list[Tensor] = []
+        results = []
         for start in range(0, max(1, len(tokens)), rows):
             part = slice(start, start + rows)
             logits = functional.linear(hidden[part], weight, bias)
@@ -90,11 +95,10 @@ class _ChosenTokens(torch.autograd.Function):
             chosen = shifted.gather(1, tokens[part, None])[:, 0]
             entropy = total.log() - shifted.mul_(exponentials).sum(-1) / total
             results.append((chosen - total.log(), entropy, chosen >= 0))  # the largest was shifted to 0
-            parts.append((exponentials, total))
-            if len(tokens) > rows:
-                parts.clear()
+            if len(tokens) <= held:
+                kept += [exponentials, total]
         logprobs, entropy, likeliest = (torch.cat(pieces) for pieces in zip(*results, strict=True))
-        ctx.save_for_backward(hidden, weight, bias, tokens, entropy, *parts[0] if parts else ())
+        ctx.save_for_backward(hidden, weight, bias, tokens, entropy, *kept)
         ctx.allowed, ctx.temperature, ctx.rows, ctx.kind = allowed, temperature, rows, logits.dtype
         ctx.mark_non_differentiable(likeliest)
         ctx.set_materialize_grads(False)
@@ -116,7 +120,8 @@ class _ChosenTokens(torch.autograd.Function):
         for start in range(0, len(tokens), rows):
             part = slice(start, start + rows)
             if kept:
-                exponentials, total = kept
+                exponentials, total = kept[:2]
+                del kept[:2]
             else:
                 logits = functional.linear(
                     hidden[part].to(kind), narrow, None if bias is None else bias.to(kind)
@@ -134,10 +139,18 @@ class _ChosenTokens(torch.autograd.Function):
             if of_hidden is not None:
                 of_hidden[part] = grad @ narrow
             if of_weight is not None:
-                of_weight += grad.mT @ hidden[part].to(kind)
+                _add_product(of_weight, grad.mT, hidden[part].to(kind))
             if of_bias is not None:
                 of_bias += grad.sum(0)
-        return of_hidden, of_weight, of_bias, None, None, None, None
+        return of_hidden, of_weight, of_bias, None, None, None, None, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add a matrix product to a total of at least its precision."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def _shifted(logits: Tensor, allowed: AllowedTokens | None, part: slice, temperature: float) -> Tensor:

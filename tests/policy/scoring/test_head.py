@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flowsmith.policy.scoring import head as head_module
 from flowsmith.policy.scoring.head import AllowedTokens, Chosen, chosen_tokens
 
 N, WIDTH, ROWS = 30, 8, 17
@@ -43,9 +44,13 @@ def by_hand(
 
 
 @pytest.mark.parametrize("at_once", [1, ROWS * 7, ROWS * N])
+@pytest.mark.parametrize("in_cache", [ROWS * 5, ROWS * N])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
-def test_values_and_gradients_by_hand(at_once: int, masked: bool, temperature: float) -> None:
+def test_values_and_gradients_by_hand(
+    at_once: int, in_cache: int, masked: bool, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_module, "_LOGITS_IN_CACHE", in_cache)
     head, hidden, tokens, sets = given()
     allowed = sets if masked else None
     weights = torch.linspace(-1, 2, N, dtype=torch.double)
