@@ -25,11 +25,16 @@ import torch
 
 from flowsmith.errors import FlowsmithError
 from flowsmith.evaluation.strict_json import dumps
-from flowsmith.evaluation.throughput.clocks import conditions
+from flowsmith.evaluation.throughput.clocks import conditions, ratio, timed
 from flowsmith.evaluation.throughput.kills import RunError, survive_kills
 from flowsmith.evaluation.throughput.overhead import overhead
 from flowsmith.evaluation.throughput.pipelines import pipeline_tasks, render_with_pipelines
-from flowsmith.evaluation.throughput.plain_way import against_the_plain_way, mixed_tasks, render_plainly
+from flowsmith.evaluation.throughput.plain_way import (
+    against_the_plain_way,
+    loaded_library,
+    mixed_tasks,
+    render_plainly,
+)
 from flowsmith.evaluation.throughput.sdxl import against_sdxl_pipeline
 from flowsmith.evaluation.throughput.servers import against_a_server
 from flowsmith.files import atomic_write
@@ -88,13 +93,9 @@ def _plain(options: argparse.Namespace) -> Results:
 
 
 def _pipelines(options: argparse.Namespace) -> Results:
-    from flowsmith.evaluation.throughput.clocks import ratio, timed
-    from flowsmith.execution import ModelLibrary
-
     tasks = pipeline_tasks(_tasks(options))
     seconds = render_with_pipelines(tasks, _models(options), _dtype(options))
-    library = ModelLibrary(_models(options), dtype=_dtype(options))
-    render_plainly(tasks, lambda: library)
+    library = loaded_library(tasks, _models(options), _dtype(options))
     _, plain = timed(lambda: render_plainly(tasks, lambda: library))
     slower = ratio(seconds, plain)
     return {
