@@ -1,7 +1,7 @@
 """Is the executor as fast as it should be, and does it lose nothing? Measured in the miniature.
 
     python benchmarks/execution.py [--only PART ...] [--tasks N] [--precision float32] [--threads N]
-        [--kill-samples N] [--out runs/benchmarks/execution.json]
+        [--kill-samples N] [--kill-folder DIR] [--out runs/benchmarks/execution.json]
 
 Parts: "plain" renders mixed tasks with the executor and node after node, one sample at a time; "pipelines" renders
 those that a diffusers pipeline can do with one call each; "overhead" compares the executor with a loop written for one
@@ -113,9 +113,16 @@ def _overhead(options: argparse.Namespace) -> Results:
 def _kills(options: argparse.Namespace) -> Results:
     miniature = options.miniature.resolve()
     prompts = read_prompts(miniature / "data" / "prompts.jsonl", "train")
-    with tempfile.TemporaryDirectory(prefix="flowsmith-kills-") as folder:
+    with tempfile.TemporaryDirectory(prefix="flowsmith-kills-") as scratch:
+        folder = options.kill_folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         return survive_kills(
-            Path(folder), ROOT / "evaluate.py", miniature, prompts, options.kill_samples, options.kill_every
+            folder.resolve(),
+            ROOT / "evaluate.py",
+            miniature,
+            prompts,
+            options.kill_samples,
+            options.kill_every,
         )
 
 
@@ -183,6 +190,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--kill-samples", type=int, default=10_000, help="samples of the killed run, a multiple of 20 (10000)"
     )
     parser.add_argument("--kill-every", type=int, default=500, help="rows between two kills (500)")
+    parser.add_argument(
+        "--kill-folder",
+        type=Path,
+        help="keep the runs here; a start that was stopped (Ctrl-C) goes on from them",
+    )
     parser.add_argument("--out", type=Path, default=OUT, help=f"what is written ({OUT})")
     return parser.parse_args(arguments)
 
