@@ -153,5 +153,5 @@ def _config(folder: Path, miniature: Path) -> Mapping[str, Any]:
     }
 
 
-def _class(path: str, **options: Any) -> dict[str, Any]:
+def _class(path: str, /, **options: Any) -> dict[str, Any]:
     return {"class_path": path, "init_args": options} if options else {"class_path": path}
