@@ -1,12 +1,13 @@
 """How fast is a cycle of GRPO here, beside TRL's GRPOTrainer on the same work? Measured in turns, in one process.
 
-    python benchmarks/grpo_vs_trl.py [--model small|large|both] [--repetitions N] [--no-memory]
+    python benchmarks/grpo_vs_trl.py [--model small|large|both] [--repetitions N] [--parts steps memory ...]
         [--out runs/benchmarks/grpo_vs_trl.json]
 
 Both train the same random Llama from the same weights on as many tokens, with the same loss (checked: the losses on
 the same rollouts are printed). The grammar is off in that comparison; writing flows under it is measured beside it.
-With a CUDA device there is also a model of half a billion parameters in bfloat16. What was measured earlier of other
-models stays in the file. TRL comes with the extra ``bench``; without it, what needs it is null.
+With a CUDA device there is also a model of half a billion parameters in bfloat16. What was measured earlier, of other
+models or other parts, stays in the file, which is written after each part. TRL comes with the extra ``bench``; without
+it, what needs it is null.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from flowsmith.errors import FlowsmithError
-from flowsmith.evaluation.side_by_side.measure import Setting, machine, measure
+from flowsmith.evaluation.side_by_side.measure import PARTS, Setting, machine, measure
 from flowsmith.evaluation.side_by_side.table import table
 from flowsmith.evaluation.side_by_side.work import HALF_BILLION, LARGE, SMALL
 from flowsmith.evaluation.strict_json import dumps
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--prompts", type=Path, default=PROMPTS, help=f"for which they are written ({PROMPTS})"
     )
     parser.add_argument(
-        "--no-memory", action="store_true", help="leave out the processes that measure memory"
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help=f"what is measured ({' '.join(PARTS)})"
     )
     parser.add_argument("--out", type=Path, default=OUT, help=f"what is written ({OUT})")
     options = parser.parse_args(arguments)
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"repetitions={options.repetitions}: use 1 or more")
     _quiet()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    setting = Setting(device, options.repetitions, options.domain, options.prompts, not options.no_memory)
+    setting = Setting(device, options.repetitions, options.domain, options.prompts)
     works = {"small": [SMALL], "large": [LARGE], "both": [SMALL, LARGE]}[options.model]
     results: dict[str, Any] = {"details": {}}
     if options.out.exists():
@@ -62,9 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results["machine"] = machine(device)
     try:
         for work in [*works, *([HALF_BILLION] if device.type == "cuda" else [])]:
-            results[work.name], results["details"][work.name] = measure(work, setting)
-            with atomic_write(options.out) as temporary:
-                temporary.write_text(dumps(results), encoding="utf-8")
+            for figures, details in measure(work, setting, options.parts, results["details"].get(work.name)):
+                results[work.name], results["details"][work.name] = figures, details
+                with atomic_write(options.out) as temporary:
+                    temporary.write_text(dumps(results), encoding="utf-8")
     except FlowsmithError as error:
         print(error, file=sys.stderr)
         return 2

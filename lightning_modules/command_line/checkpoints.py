@@ -12,6 +12,8 @@ from flowsmith.errors import FlowsmithError
 from flowsmith.files import atomic_write
 from flowsmith.run_folder import RunFolder
 
+_WRITTEN = {"state_dict", "pytorch-lightning_version"}  # in every checkpoint, of weights alone too
+
 
 class CheckpointError(FlowsmithError):
     """A checkpoint cannot be read."""
@@ -37,14 +39,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             CheckpointError: The file is no whole checkpoint.
         """
+        cause: Exception | None = None
+        checkpoint: Any = None
         try:
-            return super().load_checkpoint(path, *arguments, **options)
+            checkpoint = super().load_checkpoint(path, *arguments, **options)
         except (RuntimeError, EOFError, UnpicklingError) as error:
-            cause = (str(error) or type(error).__name__).splitlines()[0]
-            raise CheckpointError(
-                f"{path}: damaged, or no checkpoint ({cause}); "
-                "go on from another with --ckpt_path, or start over with --fresh"
-            ) from error
+            cause = error
+        if cause is None and isinstance(checkpoint, dict) and checkpoint.keys() >= _WRITTEN:
+            return checkpoint
+        told = (str(cause) or type(cause).__name__).splitlines()[0] if cause else "a file of something else"
+        raise CheckpointError(
+            f"{path}: damaged, or no checkpoint ({told}); "
+            "go on from another with --ckpt_path, or start over with --fresh"
+        ) from cause
 
 
 def checkpoint_callbacks(

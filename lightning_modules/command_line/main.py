@@ -3,12 +3,16 @@
 import logging
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
 from callbacks.preemption import Stopped, StopSignals, requeue_job
 from flowsmith.errors import FlowsmithError
+from lightning_modules.command_line.processes import is_rank_zero
 from lightning_modules.command_line.stage_cli import AlreadyFinished, Mode, StageCLI
 
 # Expected here: run folders are meant to be resumed, and small data needs no workers. The last is between
@@ -19,10 +23,12 @@ _EXPECTED = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "Found .* module.*in eval mode at the start of training",  # what is frozen is meant to be
     "`past_key_values` is deprecated",  # its successor is not in the oldest transformers that is supported
+    "Using ModelCheckpoint with manual optimization",  # it saves after updates, and a cycle is several of them
     "The `srun` command is available",  # on a machine of a cluster one process needs no srun; more are counted
 )
 # Says which rank's end ends all others, which nothing else does.
 _HEARD = "lightning.fabric.strategies.launchers.subprocess_script"
+_PRECEDENCE = 3.0  # seconds that rank 0 has to tell of what every rank met
 
 
 def main(mode: Mode, arguments: Sequence[str] | None = None) -> int:
@@ -52,12 +58,10 @@ def main(mode: Mode, arguments: Sequence[str] | None = None) -> int:
         except Stopped as stop:
             return _stopped(cli, stop)
         except FlowsmithError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            return 1
+            return _mistaken(error)
         except Exception as error:
             if cli is None and (cause := _cause(error)) is not None:
-                print(f"error: {cause}", file=sys.stderr, flush=True)
-                return 1
+                return _mistaken(cause)
             if signals.received is None:
                 raise
             # Most likely another rank stopped first and ended a collective under this one; shown in case it
@@ -73,6 +77,17 @@ def _cause(error: BaseException) -> FlowsmithError | None:
     while found is not None and not isinstance(found, FlowsmithError):
         found = found.__cause__ or found.__context__
     return found
+
+
+def _mistaken(error: FlowsmithError) -> int:
+    """Tell of a mistake, once where every process meets it: rank 0 ends the others when it leaves."""
+    if is_rank_zero():
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(_PRECEDENCE)
+        rank = getattr(rank_zero_only, "rank", 0)
+        print(f"error on rank {rank}: {error}", file=sys.stderr, flush=True)
+    return 1
 
 
 def _stopped(cli: StageCLI | None, stop: Stopped) -> int:

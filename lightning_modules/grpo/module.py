@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning import LightningModule
+from torch import Tensor
 
 from flowsmith.candidates import CandidateBatch
 from flowsmith.files import atomic_write
@@ -37,6 +38,7 @@ from lightning_modules.grpo.cycle_log import cycle_values
 from lightning_modules.grpo.cycle_sampling import CycleSampling, check_prompts
 from lightning_modules.grpo.policy_update import Measured, PolicyUpdate
 from lightning_modules.grpo.preparation import Preparation, Updates
+from lightning_modules.grpo.resuming import check_checkpoint
 from lightning_modules.learning_rate import planned_steps
 
 
@@ -306,7 +308,7 @@ class GRPOModule(LightningModule):
         """Keep all that the next cycle depends on; each process has the same."""
         kept = self._kept()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
-        checkpoint["cycle"] = self.cycle
+        checkpoint["cycle"], checkpoint["codec"] = self.cycle, self.policy.codec.fingerprint
         checkpoint["samples_seen"], checkpoint["num_tokens"] = self.samples_seen, self.tokens
         checkpoint["cycle_state"] = {name: part.state_dict() for name, part in self._stateful().items()}
 
@@ -314,19 +316,9 @@ class GRPOModule(LightningModule):
         """Restore them.
 
         Raises:
-            ObjectiveError: The checkpoint is of another stage, or of a model whose other parts train.
+            ObjectiveError: The checkpoint is of another stage, vocabulary or model, or of one whose other parts train.
         """
-        missing = self._kept() - checkpoint["state_dict"].keys()
-        if missing:
-            raise ObjectiveError(
-                f"checkpoint: {len(missing)} of {len(self._kept())} trained tensors are not in it, the "
-                f"first {min(missing)}; it is of another model: start in a fresh run folder"
-            )
-        if "cycle" not in checkpoint:
-            raise ObjectiveError(
-                "checkpoint: no count of finished cycles is in it, so it is not of GRPO; name one that GRPO "
-                "wrote, or start in a fresh run folder"
-            )
+        check_checkpoint(checkpoint, self._kept(), self.policy.codec.fingerprint)
         self.cycle = checkpoint["cycle"]
         self.samples_seen, self.tokens = checkpoint["samples_seen"], checkpoint["num_tokens"]
         for name, part in self._stateful().items():
@@ -340,7 +332,7 @@ class GRPOModule(LightningModule):
             "invalid_rewards": self._invalid,
         }
 
-    def _kept(self) -> set[str]:
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        averaged = {name for name, _ in self.named_buffers() if name.startswith("average.")}
+    def _kept(self) -> dict[str, Tensor]:
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        averaged = {name: b for name, b in self.named_buffers() if name.startswith("average.")}
         return trained | averaged

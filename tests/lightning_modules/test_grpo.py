@@ -1,5 +1,6 @@
 """The GRPO stage: learns, resumes bit for bit, and has one gradient on any number of processes."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ def test_reward_rises(world: Path, tmp_path: Path) -> None:
     trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 25))
     rewards = [cycle["reward"] for cycle in recorder.cycles]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:3]) / 3 + 0.3
+
+
+def test_reward_rises_with_lora(world: Path, tmp_path: Path) -> None:
+    base = str(write_text_model(tmp_path / "base"))
+    Policy.from_text_model(small_codec(), base, BUDGET, lora_rank=4).export(tmp_path / "vocabulary")
+    recorder = Recorder()
+    grpo = module(
+        world, vocabulary=str(tmp_path / "vocabulary"), samples=8, learning_rate=2e-2, warmup_steps=0,
+        changes={"beta": 0.0},
+    )  # fmt: skip
+    trainer(tmp_path, callbacks=[recorder]).fit(grpo, data(world, 15))
+    rewards = [cycle["reward"] for cycle in recorder.cycles]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
 
 
 def test_kl_holds_the_policy_back(world: Path, tmp_path: Path) -> None:
@@ -212,6 +226,47 @@ def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(
         assert {k: mine[k] for k in mine.keys() - timed} == {k: other[k] for k in other.keys() - timed}
 
 
+class KillInValidation(Callback):
+    """Ends the run as a crash would, in the validation after so many cycles."""
+
+    def __init__(self, cycles: int) -> None:
+        self.cycles = cycles
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if pl_module.cycle == self.cycles:
+            raise Killed
+
+
+@pytest.mark.parametrize("cycles", [2, 4])
+def test_killed_between_an_epochs_last_checkpoint_and_its_end(
+    world: Path, tmp_path: Path, cycles: int
+) -> None:
+    """`every_n_train_steps` saves in an epoch's last batch, which the epoch's validation and end have yet to follow."""
+
+    def run(name: str, *callbacks: Callback, resume: bool = False) -> tuple[GRPOModule, list[float]]:
+        recorder, grpo = Recorder(), module(world, learning_rate=1e-2, **STATEFUL)
+        checkpoint = ModelCheckpoint(tmp_path / name, save_last=True, every_n_train_steps=1)
+        t = trainer(
+            tmp_path, callbacks=[recorder, checkpoint, *callbacks], enable_checkpointing=True, max_epochs=3,
+            limit_val_batches=1.0,
+        )  # fmt: skip
+        path = str(tmp_path / name / "last.ckpt") if resume else None
+        try:
+            t.fit(grpo, data(world, 2, validation_prompts=3), ckpt_path=path, weights_only=False)
+        except Killed:
+            assert grpo.cycle == cycles
+        return grpo, [cycle["rollout_step"] for cycle in recorder.cycles]
+
+    whole, every = run("whole")
+    run("parts", KillInValidation(cycles))
+    parts, rest = run("parts", resume=True)
+    assert every == [1, 2, 3, 4, 5, 6]
+    assert rest == every[cycles:]
+    assert all(torch.equal(p, parameters(parts)[name]) for name, p in parameters(whole).items())
+    averages = dict(parts.average.named_buffers())
+    assert all(torch.equal(average, averages[name]) for name, average in whole.average.named_buffers())
+
+
 def test_a_checkpoint_holds_only_what_trains(world: Path, tmp_path: Path) -> None:
     grpo = module(world)
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
@@ -234,25 +289,48 @@ def test_the_state_of_the_cycle_is_plain_values(world: Path, tmp_path: Path) -> 
     assert kept < set(saved["state_dict"])
 
 
+def _no_cycle(saved: dict[str, Any]) -> None:
+    del saved["cycle"]
+
+
+def _less(saved: dict[str, Any]) -> None:
+    saved["state_dict"].popitem()
+
+
+def _more(saved: dict[str, Any]) -> None:
+    saved["state_dict"]["policy.model.deeper"] = torch.zeros(3)
+
+
+def _wider(saved: dict[str, Any]) -> None:
+    saved["state_dict"] = {name: torch.cat([p, p]) for name, p in saved["state_dict"].items()}
+
+
+def _other_words(saved: dict[str, Any]) -> None:
+    saved["codec"] = "0123abcd"
+
+
 @pytest.mark.parametrize(
-    ("lacking", "message"),
-    [("cycle", "no count of finished cycles"), ("weights", r"1 of .* trained tensors")],
+    ("change", "message"),
+    [
+        (_no_cycle, "no count of finished cycles"),
+        (_less, r"1 of .* trained tensors"),
+        (_more, r"1 tensors in it train nowhere here, the first policy\.model\.deeper"),
+        (_wider, r"is \d+( x \d+)? in it and \d+( x \d+)? here; it is of another model"),
+        (_other_words, "flow vocabulary 0123abcd, this run's is"),
+    ],
 )
 def test_a_checkpoint_of_another_model_is_refused(
-    lacking: str, message: str, world: Path, tmp_path: Path
+    change: Callable[[dict[str, Any]], None], message: str, world: Path, tmp_path: Path
 ) -> None:
     grpo = module(world)
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
     trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True).fit(grpo, data(world, 1))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
-    if lacking == "cycle":
-        del saved["cycle"]
-    else:
-        saved["state_dict"].popitem()
-    torch.save(saved, tmp_path / "less.ckpt")
+    change(saved)
+    torch.save(saved, tmp_path / "other.ckpt")
     with pytest.raises(ObjectiveError, match=message):
         trainer(tmp_path).fit(
-            module(world), data(world, 2), ckpt_path=str(tmp_path / "less.ckpt"), weights_only=False
+            module(world), data(world, 2), ckpt_path=str(tmp_path / "other.ckpt"), weights_only=False
         )
 
 

@@ -40,11 +40,22 @@ def test_forced_means_that_the_grammar_left_no_choice() -> None:
         assert all((p == 0) == forced for p, forced in zip(rollout.logprobs, rollout.forced, strict=True))
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 12, 1000])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_batch_split_changes_no_token(batch_size: int) -> None:
     policy = small_policy(dtype=torch.double)
-    whole = generate(policy, PROMPTS, 6, seed=3)
-    assert tokens(generate(policy, PROMPTS, 6, seed=3, batch_size=batch_size)) == tokens(whole)
+    whole = generate(policy, PROMPTS, 7, seed=3, batch_size=1000)
+    assert tokens(generate(policy, PROMPTS, 7, seed=3, batch_size=batch_size)) == tokens(whole)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_batch_split_changes_log_probabilities_by_rounding_alone(batch_size: int) -> None:
+    policy = small_policy(spread=2.0)
+    whole = flat(generate(policy, PROMPTS, 7, seed=3, batch_size=1000))
+    parts = flat(generate(policy, PROMPTS, 7, seed=3, batch_size=batch_size))
+    equal = [(a, b) for a, b in zip(whole, parts, strict=True) if a.flow_tokens == b.flow_tokens]
+    assert len(equal) > 0.9 * len(whole)  # where rounding decides between two tokens, flows may part
+    for one, other in equal:
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_a_sample_belongs_to_its_prompt_and_number_not_to_its_place() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from lightning_modules.command_line.config_files import ROOT
 from tests.moments import draw
+from tests.policy.world import small_policy
 from tests.processes import ended, group, train
 from tests.resume.world import differences, outcome, write_run
 
@@ -107,6 +108,17 @@ def test_at_any_moment_by_the_command_itself(one: Whole, phase: str, seed: int) 
     )
     assert done.returncode == 0, done.stderr
     check_whole(one, words[-1])
+
+
+def test_a_whole_checkpoint_of_another_model_is_one_clear_error(one: Whole, tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    small_policy(spread=2.0, hidden=16).export(folder / "vocabulary")
+    other = one.folder / "runs" / "whole" / "checkpoints" / "last.ckpt"
+    assert ended(train(folder, *WORDS, "--ckpt_path", str(other))) == 1
+    errors = [line for line in told(folder).splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "it is of another model" in errors[0]
+    assert "Traceback" not in told(folder)
 
 
 def killed(two: Whole, name: str, rank: int, phase: str, seed: int) -> None:

@@ -53,3 +53,18 @@ def test_a_dead_rank_ends_all_and_the_command_goes_on(world: Path, rank: int) ->
     assert again.returncode == 0, told
     assert f"goes on from runs/rank-{rank}/checkpoints/last.ckpt" in told
     assert differences(outcome(world, f"rank-{rank}"), outcome(world, "whole")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [[0, 1], [0], [1]])
+def test_a_mistake_that_ranks_find_in_training_is_told_once(world: Path, broken: list[int]) -> None:
+    marks = [world / f"broken.{rank}" for rank in broken]
+    for mark in marks:
+        mark.touch()
+    told, _ = (process := start(world, f"broken-{len(broken)}-{broken[0]}")).communicate(timeout=300)
+    for mark in marks:
+        mark.unlink()
+    assert process.returncode not in (0, None)
+    assert told.count("this is broken; mend it") == 1
+    assert ("error on rank 1: " in told) == (broken == [1])
+    assert "Traceback" not in told

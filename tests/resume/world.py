@@ -17,6 +17,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from flowsmith.errors import FlowsmithError
 from flowsmith.files import atomic_write
 from flowsmith.rewards import RewardEnsemble, SmallEncoder
 from tests.lightning_modules.grpo_world import write_world
@@ -61,9 +62,14 @@ _ELSEWHERE = (
 
 
 class Hold(Callback):
-    """Waits in the third cycle while a file ``hold`` is there; ``held.<rank>`` in the run has its process id."""
+    """Waits in the third cycle while a file ``hold`` is there; ``held.<rank>`` in the run has its process id.
+
+    A rank for which there is a file ``broken.<rank>`` finds a mistake before its first cycle.
+    """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if Path(f"broken.{trainer.global_rank}").exists():
+            raise FlowsmithError("this is broken; mend it")
         if getattr(pl_module, "cycle", 0) != 2 or not Path("hold").exists():
             return
         told = Path(trainer.default_root_dir) / f"held.{trainer.global_rank}"

@@ -69,7 +69,7 @@ class Writers:
 
     def mask_share(self) -> float:
         """Return the share of a round of ours that the grammar takes: where it is, what it allows, the masks."""
-        with _spent_in((type(self._policy.choices), "after"), (AllowedSets, "masks")) as spent:
+        with _spent_in((type(self._policy.allowed_sets.choices), "after"), (AllowedSets, "masks")) as spent:
             whole = self.ours()
         return spent[0] / whole
 

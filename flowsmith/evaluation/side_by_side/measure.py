@@ -3,6 +3,8 @@
 import os
 import platform
 import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +25,7 @@ FIGURES = (
     "step_ratio", "step_ratio_min", "step_ratio_max", "sampling_ratio", "flows_ratio", "mask_share", "guided_ratio",
     "memory_ratio", "loss_difference", "floor_share",
 )  # fmt: skip
+PARTS = ("steps", "bfloat16", "text", "flows", "equal", "memory")
 _PEAK_OPERATIONS = {
     "H100": 989e12,
     "H200": 989e12,
@@ -41,14 +44,12 @@ class Setting:
         repetitions: Of whatever is timed.
         domain: YAML file of what a policy may choose.
         prompts: JSON lines of prompts for flows.
-        memory: Whether peak memory is measured, in processes of their own.
     """
 
     device: torch.device
     repetitions: int
     domain: Path
     prompts: Path
-    memory: bool = True
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -67,40 +68,93 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def measure(work: Work, setting: Setting) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Measure a work.
+def measure(
+    work: Work, setting: Setting, parts: Sequence[str] = PARTS, earlier: Mapping[str, Any] | None = None
+) -> Iterator[tuple[dict[str, float | None], dict[str, Any]]]:
+    """Measure a work part by part.
 
-    Returns:
-        `FIGURES`, null where TRL is needed and not there; and everything that they were computed from.
+    Args:
+        work: What is done.
+        setting: With what.
+        parts: Some of `PARTS`, in any order.
+        earlier: Everything that was measured of this work before, of other parts.
+
+    Yields:
+        After each part `FIGURES`, null where something is yet to be measured or TRL is needed and not there; and
+        everything that they were computed from.
     """
-    figures: dict[str, float | None] = dict.fromkeys(FIGURES)
-    details: dict[str, Any] = {"work": asdict(work)}
-    device, repetitions = setting.device, setting.repetitions
-    with TemporaryDirectory() as name:
-        scratch = Path(name)
-        folder = write_model(work, scratch / "model")
-        details["steps"] = training_turns(work, folder, scratch, device, repetitions)
-        details["bfloat16_steps"] = training_turns(work, folder, scratch, device, repetitions, autocast=True)
-        details["text"] = text_turns(work, folder, device, repetitions)
-        if has_trl():
-            equal = agreement(work, scratch, device)
-            details["equal_work"] = asdict(equal) | {"norm_difference": equal.norm_difference}
-            figures["loss_difference"] = equal.loss_difference
-        if setting.memory:
-            details["memory_mb"] = _memory(work, folder)
-    writers = Writers(work, setting.domain, setting.prompts, device)
-    details["flows"] = take_turns(
-        {"hugging_face": writers.hugging_face, "ours": writers.ours, "guided": writers.guided},
-        repetitions,
-        device,
-    )
-    details["mask_shares"] = [writers.mask_share() for _ in range(repetitions)]
-    details["floor"] = _floor(work, device, min(details["steps"]["ours"]))
+    details: dict[str, Any] = {**(earlier or {}), "work": asdict(work)}
+    for part in (part for part in PARTS if part in parts):
+        details |= _MEASURED[part](work, setting)
+        yield _figures(work, setting.device, details), details
 
+
+def _steps(work: Work, setting: Setting) -> dict[str, Any]:
+    with _model(work) as (folder, scratch):
+        return {"steps": training_turns(work, folder, scratch, setting.device, setting.repetitions)}
+
+
+def _bfloat16(work: Work, setting: Setting) -> dict[str, Any]:
+    with _model(work) as (folder, scratch):
+        turns = training_turns(work, folder, scratch, setting.device, setting.repetitions, autocast=True)
+    return {"bfloat16_steps": turns}
+
+
+def _text(work: Work, setting: Setting) -> dict[str, Any]:
+    with _model(work) as (folder, _):
+        return {"text": text_turns(work, folder, setting.device, setting.repetitions)}
+
+
+def _flows(work: Work, setting: Setting) -> dict[str, Any]:
+    writers = Writers(work, setting.domain, setting.prompts, setting.device)
+    calls = {"hugging_face": writers.hugging_face, "ours": writers.ours, "guided": writers.guided}
+    turns = take_turns(calls, setting.repetitions, setting.device)
+    return {"flows": turns, "mask_shares": [writers.mask_share() for _ in range(setting.repetitions)]}
+
+
+def _equal_work(work: Work, setting: Setting) -> dict[str, Any]:
+    if not has_trl():
+        return {}
+    with TemporaryDirectory() as scratch:
+        equal = agreement(work, Path(scratch), setting.device)
+    return {"equal_work": asdict(equal) | {"norm_difference": equal.norm_difference}}
+
+
+def _memory(work: Work, setting: Setting) -> dict[str, Any]:
+    """Measure peaks in MB above the idle process; TRL also with its step cut into micro-batches."""
+    with _model(work) as (folder, _):
+        peaks = {"ours": peak_memory(work, folder, "ours")}
+        if has_trl():
+            peaks["trl"] = peak_memory(work, folder, "trl")
+            peaks["trl_accumulating"] = peak_memory(work, folder, "trl", accumulation=_TRL_MICRO_BATCHES)
+    return {"memory_mb": peaks}
+
+
+_MEASURED = {
+    "steps": _steps, "bfloat16": _bfloat16, "text": _text, "flows": _flows, "equal": _equal_work, "memory": _memory,
+}  # fmt: skip
+
+
+@contextmanager
+def _model(work: Work) -> Iterator[tuple[Path, Path]]:
+    """Lend the model of a work on disk, and a folder for what is written on the way."""
+    with TemporaryDirectory() as name:
+        yield write_model(work, Path(name) / "model"), Path(name)
+
+
+def _figures(work: Work, device: torch.device, details: dict[str, Any]) -> dict[str, float | None]:
+    """Compute what follows from what was measured; ratios and floor are added to it."""
+    figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     figures |= _ratios(details)
-    figures["mask_share"] = statistics.median(details["mask_shares"])
-    figures["floor_share"] = details["floor"]["share"]
-    return figures, details
+    if "equal_work" in details:
+        pairs = zip(details["equal_work"]["our_losses"], details["equal_work"]["their_losses"], strict=True)
+        figures["loss_difference"] = max(abs(ours - theirs) for ours, theirs in pairs)
+    if "mask_shares" in details:
+        figures["mask_share"] = statistics.median(details["mask_shares"])
+    if "steps" in details:
+        details["floor"] = _floor(work, device, min(details["steps"]["ours"]))
+        figures["floor_share"] = details["floor"]["share"]
+    return figures
 
 
 def _ratios(details: dict[str, Any]) -> dict[str, float | None]:
@@ -115,7 +169,7 @@ def _ratios(details: dict[str, Any]) -> dict[str, float | None]:
     details["ratios"] = {
         name: ratio(details[turns][theirs], details[turns][ours])._asdict()
         for name, (turns, theirs, ours) in pairs.items()
-        if theirs in details[turns]
+        if theirs in details.get(turns, {})
     }
     found: dict[str, float | None] = {
         f"{name}_ratio": details["ratios"][name]["minima"]
@@ -129,15 +183,6 @@ def _ratios(details: dict[str, Any]) -> dict[str, float | None]:
     if "trl" in memory:
         found["memory_ratio"] = memory["ours"] / memory["trl"]
     return found
-
-
-def _memory(work: Work, folder: Path) -> dict[str, float]:
-    """Return peaks in MB above the idle process; TRL also with its step cut into micro-batches."""
-    peaks = {"ours": peak_memory(work, folder, "ours")}
-    if has_trl():
-        peaks["trl"] = peak_memory(work, folder, "trl")
-        peaks["trl_accumulating"] = peak_memory(work, folder, "trl", accumulation=_TRL_MICRO_BATCHES)
-    return peaks
 
 
 def _floor(work: Work, device: torch.device, seconds: float) -> dict[str, float | None]:

@@ -26,7 +26,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def _of_one(name: str, figures: Mapping[str, float | None], details: Mapping[str, Any]) -> list[str]:
-    work, floor = details["work"], details["floor"]
+    work = details["work"]
     lines = [
         f"{name}: hidden {work['hidden']}, {work['layers']} layers, vocabulary {work['vocabulary']}; "
         f"{work['prompts']} x {work['prompt_tokens']} prompt tokens, {work['samples']} samples of "
@@ -35,21 +35,22 @@ def _of_one(name: str, figures: Mapping[str, float | None], details: Mapping[str
         f"{'seconds':<34}{'least':>9}{'median':>9}{'most':>9}",
     ]
     rows = {
-        "step, TRL": details["steps"].get("trl"),
-        "step, ours": details["steps"]["ours"],
-        "  sampling": details["steps"]["sampling"],
-        "  learning": details["steps"]["learning"],
-        "step in bfloat16 autocast, TRL": details["bfloat16_steps"].get("trl"),
-        "step in bfloat16 autocast, ours": details["bfloat16_steps"]["ours"],
-        "text, generate": details["text"]["hugging_face"],
-        "text, ours": details["text"]["ours"],
-        "flows, generate": details["flows"]["hugging_face"],
-        "flows, ours": details["flows"]["ours"],
-        "flows, ours guided": details["flows"]["guided"],
+        "step, TRL": ("steps", "trl"),
+        "step, ours": ("steps", "ours"),
+        "  sampling": ("steps", "sampling"),
+        "  learning": ("steps", "learning"),
+        "step in bfloat16 autocast, TRL": ("bfloat16_steps", "trl"),
+        "step in bfloat16 autocast, ours": ("bfloat16_steps", "ours"),
+        "text, generate": ("text", "hugging_face"),
+        "text, ours": ("text", "ours"),
+        "flows, generate": ("flows", "hugging_face"),
+        "flows, ours": ("flows", "ours"),
+        "flows, ours guided": ("flows", "guided"),
     }
+    measured = {row: details.get(part, {}).get(who) for row, (part, who) in rows.items()}
     lines += [
         f"{row:<34}{min(times):>9.3f}{statistics.median(times):>9.3f}{max(times):>9.3f}"
-        for row, times in rows.items()
+        for row, times in measured.items()
         if times
     ]
     lines += ["", f"{'ratio':<34}{'minima':>9}{'medians':>9}{'low':>9}{'high':>9}"]
@@ -57,12 +58,12 @@ def _of_one(name: str, figures: Mapping[str, float | None], details: Mapping[str
         f"{row:<34}{r['minima']:>9.2f}{r['medians']:>9.2f}{r['low']:>9.2f}{r['high']:>9.2f}"
         for row, r in details["ratios"].items()
     ]
-    lines += [
-        "",
-        f"floor: {floor['operations'] / 1e9:.0f} billion operations at {floor['operations_per_second'] / 1e9:.0f} "
-        f"billion a second, {floor['seconds']:.2f} s"
-        + ("" if floor["mfu"] is None else f"; MFU {floor['mfu']:.1%}"),
-    ]
+    lines.append("")
+    if floor := details.get("floor"):
+        billions = floor["operations"] / 1e9, floor["operations_per_second"] / 1e9
+        told = f"floor: {billions[0]:.0f} billion operations at {billions[1]:.0f} billion a second, "
+        mfu = "" if floor["mfu"] is None else f"; MFU {floor['mfu']:.1%}"
+        lines.append(f"{told}{floor['seconds']:.2f} s{mfu}")
     memory = details.get("memory_mb")
     if memory:
         lines.append("peak MB above idle: " + ", ".join(f"{who} {mb:.0f}" for who, mb in memory.items()))
