@@ -158,8 +158,7 @@ class RewardEnsembleModule(LightningModule):
 
     def validation_step(self, batch: ScoredBatch, batch_idx: int) -> None:
         """Keep each row's predictions; order within a prompt can only be told when all of its rows are there."""
-        ids, padding = self._ids(batch), self.ensemble.tokenizer.ids.padding
-        scores = torch.stack([by_length(member, ids, padding) for member in self.ensemble.members]).float()
+        scores = self.ensemble.member_scores(batch.prompts, batch.flows)
         truth = self.ensemble.standardise(batch.scores)
         columns = (batch.rows.tolist(), batch.prompt_ids, batch.parts, truth.tolist(), scores.T.tolist())
         self._held += zip(*columns, strict=True)
