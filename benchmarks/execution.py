@@ -1,7 +1,7 @@
 """Is the executor as fast as it should be, and does it lose nothing? Measured in the miniature.
 
     python benchmarks/execution.py [--only PART ...] [--tasks N] [--precision float32] [--threads N]
-        [--kill-samples N] [--out runs/benchmarks/execution.json]
+        [--kill-samples N] [--kill-folder DIR] [--out runs/benchmarks/execution.json]
 
 Parts: "plain" renders mixed tasks with the executor and node after node, one sample at a time; "pipelines" renders
 those that a diffusers pipeline can do with one call each; "overhead" compares the executor with a loop written for one
@@ -25,11 +25,16 @@ import torch
 
 from flowsmith.errors import FlowsmithError
 from flowsmith.evaluation.strict_json import dumps
-from flowsmith.evaluation.throughput.clocks import conditions
+from flowsmith.evaluation.throughput.clocks import conditions, ratio, timed
 from flowsmith.evaluation.throughput.kills import RunError, survive_kills
 from flowsmith.evaluation.throughput.overhead import overhead
 from flowsmith.evaluation.throughput.pipelines import pipeline_tasks, render_with_pipelines
-from flowsmith.evaluation.throughput.plain_way import against_the_plain_way, mixed_tasks, render_plainly
+from flowsmith.evaluation.throughput.plain_way import (
+    against_the_plain_way,
+    loaded_library,
+    mixed_tasks,
+    render_plainly,
+)
 from flowsmith.evaluation.throughput.sdxl import against_sdxl_pipeline
 from flowsmith.evaluation.throughput.servers import against_a_server
 from flowsmith.files import atomic_write
@@ -88,13 +93,9 @@ def _plain(options: argparse.Namespace) -> Results:
 
 
 def _pipelines(options: argparse.Namespace) -> Results:
-    from flowsmith.evaluation.throughput.clocks import ratio, timed
-    from flowsmith.execution import ModelLibrary
-
     tasks = pipeline_tasks(_tasks(options))
     seconds = render_with_pipelines(tasks, _models(options), _dtype(options))
-    library = ModelLibrary(_models(options), dtype=_dtype(options))
-    render_plainly(tasks, lambda: library)
+    library = loaded_library(tasks, _models(options), _dtype(options))
     _, plain = timed(lambda: render_plainly(tasks, lambda: library))
     slower = ratio(seconds, plain)
     return {
@@ -112,9 +113,16 @@ def _overhead(options: argparse.Namespace) -> Results:
 def _kills(options: argparse.Namespace) -> Results:
     miniature = options.miniature.resolve()
     prompts = read_prompts(miniature / "data" / "prompts.jsonl", "train")
-    with tempfile.TemporaryDirectory(prefix="flowsmith-kills-") as folder:
+    with tempfile.TemporaryDirectory(prefix="flowsmith-kills-") as scratch:
+        folder = options.kill_folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         return survive_kills(
-            Path(folder), ROOT / "evaluate.py", miniature, prompts, options.kill_samples, options.kill_every
+            folder.resolve(),
+            ROOT / "evaluate.py",
+            miniature,
+            prompts,
+            options.kill_samples,
+            options.kill_every,
         )
 
 
@@ -182,6 +190,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--kill-samples", type=int, default=10_000, help="samples of the killed run, a multiple of 20 (10000)"
     )
     parser.add_argument("--kill-every", type=int, default=500, help="rows between two kills (500)")
+    parser.add_argument(
+        "--kill-folder",
+        type=Path,
+        help="keep the runs here; a start that was stopped (Ctrl-C) goes on from them",
+    )
     parser.add_argument("--out", type=Path, default=OUT, help=f"what is written ({OUT})")
     return parser.parse_args(arguments)
 

@@ -27,15 +27,14 @@ FILES = [
 ]
 
 LOADER = """
-import json, resource, sys, time
+import json, sys, time
 from flowsmith.flows import Schema
-# Kilobytes, as Linux counts.
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from flowsmith.peak_memory import own_peak
+before = own_peak()
 start, cpu = time.perf_counter(), time.process_time()
 nodes = len(Schema.from_file(sys.argv[1]).nodes) if sys.argv[1] else 0
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-megabytes = (peak - before) / 1024
+megabytes = (own_peak() - before) / 2**20
 print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "megabytes": megabytes, "nodes": nodes}))
 """
 

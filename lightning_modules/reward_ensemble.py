@@ -18,6 +18,7 @@ from flowsmith.flows import Codec
 from flowsmith.rewards import RewardEnsemble, SmallEncoder
 from flowsmith.rewards.assessment import assess
 from flowsmith.rewards.bootstrap import bootstrap_weights
+from flowsmith.rewards.by_length import by_length
 from flowsmith.rewards.calibration import fit_scale
 from flowsmith.rewards.losses import ranking_loss, regression_loss
 from flowsmith.rewards.pairs import RewardsError
@@ -138,13 +139,14 @@ class RewardEnsembleModule(LightningModule):
         numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(batch.prompt_ids))}
         group = torch.tensor([numbers[prompt] for prompt in batch.prompt_ids], device=target.device)
         counts = bootstrap_weights(batch.prompt_ids, self._members, self._seed).to(target.device)
+        ids = self._ids(batch)
         regression, ranking = [], []
         for member, count in zip(self.ensemble.members, counts, strict=True):
             rows = count.nonzero().squeeze(1)
             if not len(rows):  # a row of no weight: distributed training waits for every parameter's gradient
                 rows = torch.zeros(1, dtype=torch.long, device=target.device)
             weight = (count * batch.weights)[rows]
-            predicted = member(self._ids(batch, rows.tolist()))
+            predicted = by_length(member, ids[rows], self.ensemble.tokenizer.ids.padding)
             regression.append(regression_loss(predicted, target[rows], weight, self._huber_delta))
             ranking.append(ranking_loss(predicted, target[rows], weight, group[rows]))
         size, order = torch.stack(regression), torch.stack(ranking)
@@ -156,7 +158,7 @@ class RewardEnsembleModule(LightningModule):
 
     def validation_step(self, batch: ScoredBatch, batch_idx: int) -> None:
         """Keep each row's predictions; order within a prompt can only be told when all of its rows are there."""
-        scores = self.ensemble(self._ids(batch, range(len(batch.prompts)))).float()
+        scores = self.ensemble.member_scores(batch.prompts, batch.flows)
         truth = self.ensemble.standardise(batch.scores)
         columns = (batch.rows.tolist(), batch.prompt_ids, batch.parts, truth.tolist(), scores.T.tolist())
         self._held += zip(*columns, strict=True)
@@ -182,10 +184,10 @@ class RewardEnsembleModule(LightningModule):
         """Write the ensemble, whole or not at all."""
         self.ensemble.export(folder)
 
-    def _ids(self, batch: ScoredBatch, rows: Any) -> Tensor:
+    def _ids(self, batch: ScoredBatch) -> Tensor:
         tokenizer = self.ensemble.tokenizer
-        ids = tokenizer.batch([tokenizer.encode(batch.prompts[row], batch.flows[row]) for row in rows])
-        return ids.to(self.device)
+        pairs = zip(batch.prompts, batch.flows, strict=True)
+        return tokenizer.batch([tokenizer.encode(prompt, flow) for prompt, flow in pairs]).to(self.device)
 
 
 def _from_all_processes(rows: list[Held]) -> list[Held]:

@@ -159,7 +159,11 @@ def _scene_for(task: Task, rng: np.random.Generator) -> Scene:
         groups, counts = scene.groups, [g.count for g in scene.groups]
         if task == "counting" and len(groups) == 1 and counts[0] > 1:
             return scene
-        if task in ("single_object", "colors") and len(groups) == 1:
+        if (
+            task == "colors" and len(groups) == 1
+        ):  # of one to three like objects: colour is crossed with count
+            return scene
+        if task == "single_object" and len(groups) == 1:
             return replace(scene, groups=(Group(groups[0].shape, groups[0].color),), relation=None)
         if len(groups) == 2 and groups[0].shape != groups[1].shape and max(counts) == 1:
             if task in ("two_object", "position"):

@@ -67,8 +67,9 @@ def train(
     environment: Mapping[str, str] | None = None,
     moment: Moment | None = None,
     counts: Path | None = None,
+    script: str = "train.py",
 ) -> multiprocessing.process.BaseProcess:
-    """Start ``python train.py`` in a folder; what it prints is appended to ``<rank>.log`` there.
+    """Start ``python train.py``, or another script, in a folder; what it prints is appended to ``<rank>.log`` there.
 
     Args:
         folder: Working folder.
@@ -76,8 +77,9 @@ def train(
         environment: Variables besides the present ones.
         moment: When it kills itself, without a handler or a farewell.
         counts: JSON file for what there was to kill it at.
+        script: Of the repository.
     """
-    return forked(_train, folder, words, dict(environment or {}), moment, counts)
+    return forked(_train, folder, words, dict(environment or {}), moment, counts, script)
 
 
 def _train(
@@ -86,13 +88,14 @@ def _train(
     environment: Mapping[str, str],
     moment: Moment | None,
     counts: Path | None,
+    script: str,
 ) -> None:
     os.chdir(folder)
     os.environ.update(environment)
     log = os.open(f"{environment.get('LOCAL_RANK', '0')}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.argv = [str(ROOT / "train.py"), *words]
+    sys.argv = [str(ROOT / script), *words]
     with watched(moment) as seen:
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")

@@ -6,6 +6,7 @@ from flowsmith.designers.every_flow import EveryFlowDesigner
 from flowsmith.designers.fixed import FixedDesigner
 from flowsmith.designers.guided import GuidedDesigner
 from flowsmith.designers.protocol import Designer, DesignerError
+from flowsmith.designers.stranger import StrangerDesigner
 from flowsmith.designers.surrogate_argmax import SurrogateArgMaxDesigner
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "EveryFlowDesigner",
     "FixedDesigner",
     "GuidedDesigner",
+    "StrangerDesigner",
     "SurrogateArgMaxDesigner",
 ]

@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, get_args
 
 from flowsmith.execution.errors import ModelNameError
+from flowsmith.execution.known_hashes import known_hash
 from flowsmith.execution.layouts.taesd import SCALES
 from flowsmith.execution.pickles import PICKLES
-from flowsmith.files import file_hash
 
 Kind = Literal[
     "checkpoints", "diffusion_models", "text_encoders", "loras", "vae", "vae_approx", "upscale_models"
@@ -73,9 +73,9 @@ class ModelFolders:
 
     @cached_property
     def weight_hashes(self) -> dict[str, str]:
-        """Content hash of every model file or folder by "kind/name"; read once, when first asked for."""
+        """Content hash of every model file or folder by "kind/name"; read once, see `known_hash`."""
         return {
-            f"{kind}/{name}": file_hash(path)
+            f"{kind}/{name}": known_hash(path)
             for kind in get_args(Kind)
             for name, path in sorted(self._paths(kind).items())
         }

@@ -24,6 +24,8 @@ _EXPECTED = (
     "Found .* module.*in eval mode at the start of training",  # what is frozen is meant to be
     "`past_key_values` is deprecated",  # its successor is not in the oldest transformers that is supported
     "Using ModelCheckpoint with manual optimization",  # it saves after updates, and a cycle is several of them
+    r"torch\.distributed\.nn\.functional\.all_gather is deprecated",  # Lightning's
+    r"It is recommended to use .*sync_dist=True",  # what callbacks log is of all processes before it is logged
     "The `srun` command is available",  # on a machine of a cluster one process needs no srun; more are counted
 )
 # Says which rank's end ends all others, which nothing else does.

@@ -1,10 +1,10 @@
 """What came out of a run, and at what cost, in one line."""
 
-import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from flowsmith.peak_memory import children_peak, own_peak
 
 
 def told(outcome: Mapping[str, Any], export: Path) -> str:
@@ -22,5 +22,4 @@ def told(outcome: Mapping[str, Any], export: Path) -> str:
 
 def peak_memory() -> float:
     """Return the most memory that this process or one that it waited for had in use, in GB."""
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(most * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
+    return round(max(own_peak(), children_peak()) / 1e9, 2)

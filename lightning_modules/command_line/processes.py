@@ -53,9 +53,8 @@ def requested_processes(trainer: Mapping[str, Any]) -> int:
 
 def started_with_others() -> bool:
     """Whether a scheduler or launcher started this process, so that others may stand beside it."""
-    return (
-        SLURMEnvironment.detect() or "LOCAL_RANK" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
-    )
+    by_hand = "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ
+    return by_hand or SLURMEnvironment.detect() or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def check_world_size(got: int, requested: int) -> None:

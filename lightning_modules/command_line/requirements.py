@@ -1,4 +1,4 @@
-"""The exports that a config requires: checked, and on one process made where they are missing."""
+"""The exports that a config requires: checked, and made where they are missing, before there are other processes."""
 
 import subprocess
 import sys
@@ -14,14 +14,11 @@ from lightning_modules.command_line.processes import started_with_others
 _PATIENCE = 30.0  # seconds that a child has to follow a signal before it is killed
 
 
-def provide(
-    requires: Mapping[str, str], processes: int, signals: StopSignals, say: Callable[[str], None]
-) -> dict[str, str]:
+def provide(requires: Mapping[str, str], signals: StopSignals, say: Callable[[str], None]) -> dict[str, str]:
     """Return folder -> fingerprint of all required exports.
 
     Args:
         requires: Folder -> name of the config that makes it.
-        processes: How many processes this start asks for.
         signals: Handed on to what is run.
         say: Told what is made.
 
@@ -36,10 +33,10 @@ def provide(
             found[folder] = check_export(folder, config)
         except MissingExportError as error:
             _check_place(folder, config)
-            if processes > 1 or started_with_others():
+            if started_with_others():  # each of them would make it
                 raise MissingExportError(
-                    f"{folder}: this export is not there, and a start on several processes makes none; "
-                    f"run first, on one: python train.py --config {config}"
+                    f"{folder}: this export is not there, and processes that something else started make none; "
+                    f"run first: python train.py --config {config}"
                 ) from error
             say(f"requires {folder}, which is missing: running --config {config} first")
             _run(config, signals)

@@ -139,7 +139,7 @@ class StageCLI(LightningCLI):
         if (asked := self.config["ckpt_path"]) not in (None, "last") and not Path(asked).is_file():
             raise ConfigError(f"--ckpt_path {asked}: no such file; give a checkpoint's path, last or null")
         self.processes = requested_processes(self.config["trainer"])
-        needed = provide(self.config["requires"], self.processes, self.signals, self.say)
+        needed = provide(self.config["requires"], self.signals, self.say)
         self.settings = result_settings(self.config_dump, self.run_folder.path)
         self.settings |= {f"requires.{folder}": content for folder, content in needed.items()}
         self.inputs = {**input_files(self.settings), **needed}

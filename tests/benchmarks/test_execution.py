@@ -149,3 +149,5 @@ def test_a_run_survives_kills(tmp_path: Path) -> None:
     assert found["kill_rows"] == found["kill_rows_expected"] == 600
     assert found["kill_rows_repeated"] == 0
     assert found["kill_images_equal"]
+    # A second start in the same folder finds all of it there.
+    assert survive_kills(tmp_path, ROOT / "evaluate.py", MINIATURE, prompts, 600, every=200) == found

@@ -26,7 +26,7 @@ CYCLES = ("--data.cycles", "2", "--data.batch_prompts", "8", "--trainer.max_epoc
 def write_world(folder: Path) -> Path:
     """Write what the configs of full scale expect to find: a collection, a domain, prompts, models."""
     write_scored_flows(
-        folder / "runs" / "collect" / "export" / "scored_flows.parquet",
+        folder / "runs" / "full-collect" / "export" / "scored_flows.parquet",
         to_table(scored_flows(prompts=18, flows_per_prompt=6, flows=60)),
     )
     shutil.copy(DOMAIN, folder / "domain.yaml")

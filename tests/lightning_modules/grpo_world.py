@@ -132,3 +132,8 @@ def trainer(folder: Path, **settings: Any) -> Trainer:
         "default_root_dir": folder,
     }
     return Trainer(**(quiet | settings))
+
+
+def parameters(grpo: GRPOModule) -> dict[str, Tensor]:
+    """Return copies of what the policy consists of."""
+    return {name: p.detach().clone() for name, p in grpo.policy.named_parameters()}

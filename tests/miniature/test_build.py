@@ -144,6 +144,11 @@ def test_prompts_take_turns_and_are_all_different(tmp_path: Path, monkeypatch: p
     assert [prompt.split for prompt in prompts] == 30 * ["train"] + 12 * ["validation"] + 18 * ["test"]
 
 
+def test_the_shipped_prompts_are_made_again(tmp_path: Path) -> None:
+    write_prompt_set(tmp_path / "prompts.jsonl", 0)
+    assert (tmp_path / "prompts.jsonl").read_bytes() == (build.HERE / "data" / "prompts.jsonl").read_bytes()
+
+
 def test_a_record_is_plain_json(tmp_path: Path) -> None:
     reached = {"base": Reached({"overall": 0.5}, 1, 12.5, True, {"base_objects": Training(6000, 0.25)})}
     write_record(tmp_path / "gates.json", reached)

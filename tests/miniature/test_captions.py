@@ -79,11 +79,17 @@ def test_prompts_state_what_their_task_asks(task: Task) -> None:
             groups = prompt.facts["groups"]
             assert split_of(dict(prompt.facts)) == split == prompt.split
             assert len(groups) == (2 if task in ("two_object", "position", "color_attr") else 1)
-            assert (groups[0]["count"] > 1) == (task == "counting")
+            assert task == "colors" or (groups[0]["count"] > 1) == (task == "counting")
             assert all((g["color"] is not None) == (task in ("colors", "color_attr")) for g in groups)
             assert (prompt.facts["relation"] is not None) == (task == "position")
             assert all(g["shape"] in prompt.text for g in groups)
             assert all(prompt.facts[look] is not None for look in LOOKS)  # what is unsaid cannot be compared
+
+
+def test_colors_are_crossed_with_counts() -> None:
+    rng = np.random.default_rng(3)
+    counts = [sample_prompt("colors", i, "train", rng).facts["groups"][0]["count"] for i in range(300)]
+    assert all(75 <= counts.count(count) <= 125 for count in (1, 2, 3))  # 100 each, within three deviations
 
 
 def test_words_and_facts_agree() -> None:

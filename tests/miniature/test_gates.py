@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,10 +43,11 @@ def test_an_abstention_is_not_right_and_is_told() -> None:
 
 
 def test_rates_go_with_the_prompts_tasks(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a checker that knows counts alone, and abstains from pairs of things, the rates are known beforehand."""
+    """Of a checker that likes crowds without colour, and abstains from pairs of things, rates are known beforehand."""
 
-    def count(image: object, facts: dict[str, list[dict[str, int]]]) -> bool | None:
-        return None if len(facts["groups"]) == 2 else facts["groups"][0]["count"] > 1
+    def count(image: object, facts: dict[str, list[dict[str, Any]]]) -> bool | None:
+        first = facts["groups"][0]
+        return None if len(facts["groups"]) == 2 else first["count"] > 1 and first["color"] is None
 
     monkeypatch.setattr(gates, "check", count)
     flow = base.parent / "flow.json"

@@ -19,6 +19,7 @@ from flowsmith.evaluation.side_by_side import work as works
 from flowsmith.evaluation.side_by_side.ours import Trainer
 from flowsmith.evaluation.side_by_side.trl_trainer import trl_trainer
 from flowsmith.evaluation.side_by_side.work import Work, load_model
+from flowsmith.peak_memory import own_peak
 
 WORKS = {work.name: work for work in (works.SMALL, works.LARGE, works.HALF_BILLION)}
 
@@ -78,20 +79,7 @@ def _measure(name: str, folder: Path, trainer: str, cycles: int, accumulation: i
                 ours.cycle()
     if on_gpu:
         return torch.cuda.max_memory_allocated() / 2**20
-    return (_peak() - idle) / 2**20
-
-
-def _peak() -> int:
-    """Return the largest memory in bytes that this process ever held."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux lets a process begin its ru_maxrss with what the one that started it held.
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return (own_peak() - idle) / 2**20
 
 
 def main(arguments: list[str]) -> None:

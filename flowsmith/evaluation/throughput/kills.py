@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def survive_kills(
     """Render samples twice, once under kills, and compare rows and pictures.
 
     Args:
-        folder: An empty folder to work in.
+        folder: To work in: an empty one, or that of an earlier start, which then goes on.
         evaluate: The script ``evaluate.py``.
         miniature: Folder of the embedded world.
         prompts: At least a 20th of ``samples``.
@@ -57,7 +58,8 @@ def survive_kills(
     config = folder / "kills.yaml"
     config.write_text(dumps(dict(_config(folder, miniature))), encoding="utf-8")  # JSON is YAML
     command = [sys.executable, str(evaluate), "--config", str(config)]
-    _finish(_start([*command, "--run_name", "undisturbed"], folder), folder)
+    with _started([*command, "--run_name", "undisturbed"], folder) as process:
+        _finish(process, folder)
     kills = _run_under_kills([*command, "--run_name", "disturbed"], folder, every, random.Random(seed))
     one, other = (folder / "runs" / name for name in ("undisturbed", "disturbed"))
     ids = [
@@ -85,24 +87,30 @@ def rows_written(run: Path, known: dict[Path, int]) -> int:
 
 def _run_under_kills(command: Sequence[str], folder: Path, every: int, rng: random.Random) -> int:
     known: dict[Path, int] = {}
-    kills, run = 0, folder / "runs" / "disturbed"
+    run, kills = folder / "runs" / "disturbed", folder / "kills.txt"
     while True:
-        process = _start(command, folder)
-        due = rows_written(run, known) + rng.randrange(every // 2, 3 * every // 2)
-        while process.poll() is None and rows_written(run, known) < due:
-            time.sleep(_LOOK)
-        time.sleep(rng.random())  # into the next batch, or the writing of it
-        if process.poll() is not None:
-            _finish(process, folder)
-            return kills
+        with _started(command, folder) as process:
+            due = rows_written(run, known) + rng.randrange(every // 2, 3 * every // 2)
+            while process.poll() is None and rows_written(run, known) < due:
+                time.sleep(_LOOK)
+            time.sleep(rng.random())  # into the next batch, or the writing of it
+            if process.poll() is not None:
+                _finish(process, folder)
+                return len(kills.read_text().splitlines()) if kills.is_file() else 0
+        with kills.open("a") as stream:
+            stream.write(f"{rows_written(run, known)}\n")
+
+
+@contextmanager
+def _started(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a run, and kill it when the block is left, if it still runs."""
+    with (folder / "output.txt").open("ab") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        kills += 1
-
-
-def _start(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    with (folder / "output.txt").open("ab") as output:
-        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
 
 
 def _finish(process: subprocess.Popen[bytes], folder: Path) -> None:
@@ -145,5 +153,5 @@ def _config(folder: Path, miniature: Path) -> Mapping[str, Any]:
     }
 
 
-def _class(path: str, **options: Any) -> dict[str, Any]:
+def _class(path: str, /, **options: Any) -> dict[str, Any]:
     return {"class_path": path, "init_args": options} if options else {"class_path": path}

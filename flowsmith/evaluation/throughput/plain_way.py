@@ -37,9 +37,7 @@ def against_the_plain_way(
     them loaded before the clock starts.
     """
     render_plainly(tasks[:1], partial(ModelLibrary, models, dtype=dtype))  # libraries are imported by then
-    loaded = ModelLibrary(models, dtype=dtype)
-    for plan in map(_plan, tasks):
-        _run(plan, loaded, only_loaders=True)
+    loaded = loaded_library(tasks, models, dtype)
     mine, executor = timed(lambda: render_with_executor(tasks, models, batch_size, dtype))
     plainly, without = timed(lambda: render_plainly(tasks, lambda: loaded))
     again, reloading = timed(lambda: render_plainly(tasks, partial(ModelLibrary, models, dtype=dtype)))
@@ -55,6 +53,14 @@ def against_the_plain_way(
         "plain_cpu_ratio_without_reload": ratio(without, executor)["cpu"],
         "plain_equal_pixel_share": min(equal_pixel_share(mine, plainly), equal_pixel_share(mine, again)),
     }
+
+
+def loaded_library(tasks: Sequence[RenderTask], models: Path, dtype: torch.dtype) -> ModelLibrary:
+    """Return a library that has read every model that tasks want."""
+    library = ModelLibrary(models, dtype=dtype)
+    for plan in map(_plan, tasks):
+        _run(plan, library, only_loaders=True)
+    return library
 
 
 def render_plainly(tasks: Sequence[RenderTask], library: Any) -> Images:

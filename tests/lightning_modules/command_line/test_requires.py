@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flowsmith.exports import check_export
+from flowsmith.exports import ExportError, check_export
 from lightning_modules.command_line import requirements
 from lightning_modules.command_line.config_files import ROOT
 from tests.lightning_modules.command_line.line import LINE, Start, steps
@@ -93,22 +93,34 @@ def test_a_config_that_exports_elsewhere_is_not_run(
     assert child == []
 
 
-@pytest.mark.parametrize("how", ["devices", "slurm", "launcher"])
-def test_several_processes_make_no_export(
+def test_the_first_of_several_processes_makes_it_before_it_starts_the_others(
+    start: Start, child: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(config: str, signals: Any) -> None:
+        raise ExportError(f"asked to make {config}")
+
+    monkeypatch.setattr(requirements, "_run", refuse)
+    assert start("--config", "second.yaml", "--trainer.devices", "2") == 1
+    assert "asked to make first.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["node", "slurm", "launcher"])
+def test_processes_that_others_started_make_no_export(
     start: Start,
     child: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     how: str,
 ) -> None:
-    words = ["--trainer.devices", "2"] if how == "devices" else []
-    if how == "slurm":
+    if how == "node":
+        monkeypatch.setenv("NODE_RANK", "0")
+    elif how == "slurm":
         monkeypatch.setenv("SLURM_NTASKS", "1")
         monkeypatch.setenv("SLURM_JOB_NAME", "train")
     elif how == "launcher":
         monkeypatch.setenv("WORLD_SIZE", "2")
-    assert start("--config", "second.yaml", *words) == 1
-    assert "run first, on one: python train.py --config first.yaml" in capsys.readouterr().err
+    assert start("--config", "second.yaml") == 1
+    assert "run first: python train.py --config first.yaml" in capsys.readouterr().err
     assert child == []
 
 
