@@ -30,6 +30,7 @@ from flowsmith.files import atomic_write
 
 DOMAIN = Path("miniature/domain.yaml")
 PROMPTS = Path("miniature/data/prompts.jsonl")
+SCORED_FLOWS = Path("miniature/data/collection/scored_flows.parquet")
 OUT = Path("runs/benchmarks/grpo_vs_trl.json")
 
 
@@ -47,6 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--prompts", type=Path, default=PROMPTS, help=f"for which they are written ({PROMPTS})"
     )
     parser.add_argument(
+        "--scored-flows",
+        type=Path,
+        default=SCORED_FLOWS,
+        help=f"from which those who write them learn first ({SCORED_FLOWS})",
+    )
+    parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS, help=f"what is measured ({' '.join(PARTS)})"
     )
     parser.add_argument("--out", type=Path, default=OUT, help=f"what is written ({OUT})")
@@ -55,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"repetitions={options.repetitions}: use 1 or more")
     _quiet()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    setting = Setting(device, options.repetitions, options.domain, options.prompts)
+    setting = Setting(device, options.repetitions, options.domain, options.prompts, options.scored_flows)
     works = {"small": [SMALL], "large": [LARGE], "both": [SMALL, LARGE]}[options.model]
     results: dict[str, Any] = {"details": {}}
     if options.out.exists():

@@ -56,6 +56,10 @@ class RestrictedGrammar:
         """Return the ids of the tokens that may come next, ascending; none once the flow is done."""
         return tuple(sorted(self._outer[token] for token in self._inner.allowed(state)))
 
+    def work_out(self, state: Any) -> tuple[int, ...]:
+        """Return what `allowed` returns, for a caller who keeps it."""
+        return tuple(sorted(self._outer[token] for token in self._inner.work_out(state)))
+
     def advance(self, state: Any, token: int) -> Any:
         """Return the state after a token.
 
@@ -65,6 +69,10 @@ class RestrictedGrammar:
         if token not in self._back:
             raise GrammarError(f"token {self.codec.vocabulary[token]!r}: not in the smaller domain")
         return self._inner.advance(state, self._back[token])
+
+    def step(self, state: Any, token: int) -> Any:
+        """Return what `advance` does for a token that is known to be allowed."""
+        return self._inner.step(state, self._back[token])
 
     def replay(self, tokens: Sequence[int]) -> list[Any]:
         """Return the state before each token.

@@ -10,13 +10,18 @@ from functools import lru_cache
 from flowsmith.flows.codec import Codec
 from flowsmith.flows.domain_check import SLACK
 from flowsmith.flows.language import Language, Need
-from flowsmith.flows.plan import Plan
+from flowsmith.flows.plan import OpenSlots, Plan
 from flowsmith.flows.stage_tokens import StageTokens
 from flowsmith.flows.state import Frame, Given, Out, State
 from flowsmith.flows.twins import Twins
 from flowsmith.flows.walker import CACHED_STATES, GrammarError, Walker
 
 __all__ = ["Grammar", "GrammarError"]
+
+
+def _ahead(state: State) -> OpenSlots:
+    """Return what follows the next slot: the innermost node goes on after it, an outer one after the inner."""
+    return tuple([(frame.production, len(frame.inputs) + 1) for frame in reversed(state.frames)])
 
 
 class Grammar(Walker[State]):
@@ -48,7 +53,7 @@ class Grammar(Walker[State]):
         self._max_spent = domain.max_pixel_steps * SLACK
         stages = self._language.stages
         self._stages = StageTokens(self._language, stages) if stages else None
-        self._cached = lru_cache(maxsize=CACHED_STATES)(self._compute)
+        self._cached = lru_cache(maxsize=CACHED_STATES)(self.work_out)
         self._start = State((), (), ((),) * len(names), 0, 0, 0, 0.0, False)
         if not self.allowed(self._start):
             least = min(self._plan.rest(place, 0, 0).tokens + 2 for _, place in self._language.roots)
@@ -60,7 +65,8 @@ class Grammar(Walker[State]):
     def __reduce__(self) -> tuple[type["Grammar"], tuple[Codec, int]]:
         return type(self), (self.codec, self.budget)
 
-    def _step(self, state: State, token: int) -> State:
+    def step(self, state: State, token: int) -> State:
+        """Return what `advance` does for a token that is known to be allowed; of another, anything."""
         if token == self._language.end:
             return state._replace(used=state.used + 1, done=True)
         if not state.frames:
@@ -76,23 +82,27 @@ class Grammar(Walker[State]):
         out = state.pools[self._pools[slot.need.pool]][-1 - reference]
         return self._give(state, (out.node, out.slot), out)
 
-    def _compute(self, state: State) -> tuple[int, ...]:
+    def work_out(self, state: State) -> tuple[int, ...]:
+        """Return what `allowed` returns, for a caller who keeps it."""
         if state.done:
             return ()
         if not state.frames:
             end = [self._language.end] if state.nodes else []
-            found = {token: place for token, place in self._language.roots if self._opens(state, place)}
+            found = {token: place for token, place in self._language.roots if self._opens(state, (), place)}
             return tuple(sorted(end + self._without_twins(state, list(found), {}, found, bool(end))))
         top = state.frames[-1]
         slot = self._language.productions[top.production].slots[len(top.inputs)]
+        ahead = _ahead(state)
         given: dict[int, Given] = {}
         makers: dict[int, int] = {}
         if slot.need is None:
-            tokens = self._values(state, top)
+            tokens = self._values(state, ahead)
             given = {token: token for token in tokens}
         else:
-            given = self._references(state, top, slot.need)
-            makers = {t: p for t, (_, p) in self._plan.makers[slot.need].items() if self._opens(state, p)}
+            given = self._references(state, ahead, slot.need)
+            makers = {
+                t: p for t, (_, p) in self._plan.makers[slot.need].items() if self._opens(state, ahead, p)
+            }
             tokens = [*given, *makers]
         if slot.optional:
             tokens.append(self._language.absent)
@@ -134,7 +144,8 @@ class Grammar(Walker[State]):
             suspects |= {t for t, p in makers.items() if self._language.productions[p].class_type in names}
         if not suspects:
             return tokens
-        least = min(self._completion(plan, state, len(inputs) + 1)[0] for plan in self._plans)
+        ahead = _ahead(state)
+        least = min(plan.rests(ahead, state.available).tokens for plan in self._plans)
         spare = self.budget - state.used - 2 - least
         kept = []
         for token in tokens:
@@ -158,10 +169,11 @@ class Grammar(Walker[State]):
             return True
         opened = self._open(state, 0, place)
         there = {inputs for name, inputs in state.nodes if name == production.class_type}
-        return any((token,) not in there for token in self._values(opened, opened.frames[-1]))
+        return any((token,) not in there for token in self._values(opened, _ahead(opened)))
 
-    def _values(self, state: State, top: Frame) -> list[int]:
+    def _values(self, state: State, ahead: OpenSlots) -> list[int]:
         """Return the values that may fill the next slot; the budget cannot be short here, only sizes can."""
+        top = state.frames[-1]
         place = len(top.inputs)
         production = self._language.productions[top.production]
         slot, rule = production.slots[place], production.rule
@@ -174,7 +186,7 @@ class Grammar(Walker[State]):
         if bearing is None:
             return tokens
         kind, least, values = bearing
-        planned = self._planned(state, place + 1, state.counts)
+        planned = self._planned(state, ahead, state.counts)
         assert (
             planned is not None
         )  # what is open keeps to some plan, and a value takes the token that it counts
@@ -189,13 +201,14 @@ class Grammar(Walker[State]):
                 found.append(token)
         return found
 
-    def _references(self, state: State, top: Frame, need: Need) -> dict[int, Given]:
+    def _references(self, state: State, ahead: OpenSlots, need: Need) -> dict[int, Given]:
         """Return the references that may fill the next slot, with what they lead to."""
         outs = state.pools[self._pools[need.pool]]
         if not outs:
             return {}
+        top = state.frames[-1]
         place = len(top.inputs)
-        planned = self._planned(state, place + 1, state.counts)
+        planned = self._planned(state, ahead, state.counts)
         if planned is None:
             return {}
         sizing = self._plan.sizings[top.production]
@@ -212,14 +225,13 @@ class Grammar(Walker[State]):
                 found[token] = (out.node, out.slot)
         return found
 
-    def _opens(self, state: State, place: int) -> bool:
+    def _opens(self, state: State, ahead: OpenSlots, place: int) -> bool:
         """Return whether a new node can be started here and the flow still be completed."""
         counts = state.counts + self._plan.units[place]
         if self._too_many(counts):
             return False
         frame = self._frame(state, 0, place)
-        slot = len(state.frames[-1].inputs) + 1 if state.frames else 0
-        planned = self._planned(state, slot, counts, place)
+        planned = self._planned(state, ahead, counts, place)
         return (
             planned is not None
             and frame.area * frame.scale <= frame.limit
@@ -229,39 +241,29 @@ class Grammar(Walker[State]):
     def _too_many(self, counts: int) -> bool:
         return (self._plan.limits - counts) & self._plan.guard != self._plan.guard
 
-    def _planned(self, state: State, slot: int, counts: int, new: int = -1) -> float | None:
+    def _planned(self, state: State, ahead: OpenSlots, counts: int, new: int = -1) -> float | None:
         """Return the least steps x pixels of a plan that keeps to the budget and, beside ``counts``, the classes.
 
-        The others are as for `_completion`; None if no plan does.
-        """
-        found: list[float] = []
-        for plan in self._plans:
-            tokens, planned, pixel_steps = self._completion(plan, state, slot, new)
-            if state.used + tokens + 2 <= self.budget and not self._too_many(counts + planned):
-                found.append(pixel_steps)
-        return min(found, default=None)
-
-    def _completion(self, plan: Plan, state: State, slot: int, new: int = -1) -> tuple[int, int, float]:
-        """Return tokens, counts and steps x pixels of a plan for all open nodes.
-
         Args:
-            plan: How to complete them.
             state: Where writing stands.
-            slot: From which of its slots on the innermost open node is completed.
-            new: Place of a production that is to be opened within it, or -1.
+            ahead: What of it is to be completed.
+            counts: Nodes per class, packed.
+            new: Place of a production that is to be opened and completed first, or -1.
+
+        Returns:
+            None if no plan does.
         """
-        outer = len(state.frames) - 1
-        rest, available = plan.rest, state.available
-        tokens, counts, pixel_steps = 0, 0, 0.0
-        if new >= 0:
-            tokens, counts, available, pixel_steps = rest(new, 0, available)
-        for frame in reversed(state.frames):
-            more, nodes, available, extra = rest(frame.production, slot, available)
-            tokens, counts, pixel_steps = tokens + more, counts + nodes, pixel_steps + extra
-            outer -= 1
-            if outer >= 0:  # an outer node goes on after the slot that the inner one fills
-                slot = len(state.frames[outer].inputs) + 1
-        return tokens, counts, pixel_steps
+        least = None
+        for plan in self._plans:
+            available, tokens, pixel_steps, planned = state.available, state.used + 2, 0.0, counts
+            if new >= 0:
+                more, nodes, available, pixel_steps = plan.rest(new, 0, available)
+                tokens, planned = tokens + more, planned + nodes
+            more, nodes, _, extra = plan.rests(ahead, available)
+            if tokens + more <= self.budget and not self._too_many(planned + nodes):
+                pixel_steps += extra
+                least = pixel_steps if least is None else min(least, pixel_steps)
+        return least
 
     def _frame(self, state: State, slot: int, place: int) -> Frame:
         """Return a fresh node for the next slot of the innermost open one, its sizes at their least."""
@@ -280,14 +282,17 @@ class Grammar(Walker[State]):
 
     def _open(self, state: State, slot: int, place: int) -> State:
         frames = (*state.frames, self._frame(state, slot, place))
-        counts = state.counts + self._plan.units[place]
-        return state._replace(frames=frames, counts=counts, used=state.used + 1)
+        _, nodes, pools, available, counts, used, spent, done = state
+        return State(frames, nodes, pools, available, counts + self._plan.units[place], used + 1, spent, done)
 
     def _give(self, state: State, given: Given, out: Out | None) -> State:
         """Fill the next slot; complete the node if it was the last one, and so on outwards."""
         top = self._filled(state.frames[-1], given, out)
         if len(top.inputs) < len(self._language.productions[top.production].slots):
-            return state._replace(frames=(*state.frames[:-1], top), used=state.used + 1)
+            opened, closed, complete, available, counts, used, spent, done = state
+            return State(
+                (*opened[:-1], top), closed, complete, available, counts, used + 1, spent, done
+            )  # `_replace` takes thrice as long
         frames, nodes, pools = list(state.frames), list(state.nodes), list(state.pools)
         available, spent = state.available, state.spent
         while frames:

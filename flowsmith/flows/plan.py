@@ -20,6 +20,12 @@ COUNT_BITS = (
 )
 
 
+_SUMS = 1 << 16  # of open nodes' costs are kept
+
+OpenSlots = tuple[tuple[int, int], ...]
+"""Open nodes, the innermost first: production, and the slot from which on it is to be completed."""
+
+
 class Cost(NamedTuple):
     """What completing something takes.
 
@@ -35,6 +41,15 @@ class Cost(NamedTuple):
     counts: int
     available: int
     pixel_steps: float
+
+    def then(self, other: "Cost") -> "Cost":
+        """Return what both take, the other one after this one."""
+        return Cost(
+            self.tokens + other.tokens,
+            self.counts + other.counts,
+            other.available,
+            self.pixel_steps + other.pixel_steps,
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,7 @@ class Plan:
         self.limits = self.guard + sum(min(language.domain.classes[n], top) << s for n, s in classes.items())
         self._choices: dict[tuple[Need, int], int] = {}
         self._fills: dict[tuple[Need, int], Cost] = {}
+        self._sums: dict[tuple[OpenSlots, int], Cost] = {}
         self._rests: dict[tuple[int, int, int], Cost] = {}
         self._lengths: dict[tuple[int, int, int], tuple[int | None, int]] = {}
         self._areas: dict[Need, float] = {}
@@ -124,6 +140,20 @@ class Plan:
             cost = self._rests[key] = self._rest(*key)
         return cost
 
+    def rests(self, slots: OpenSlots, available: int) -> Cost:
+        """Return what completing several nodes takes, one after the other."""
+        if not slots:
+            return Cost(0, 0, available, 0.0)
+        key = (slots, available)
+        cost = self._sums.get(key)
+        if cost is None:
+            if len(self._sums) == _SUMS:
+                self._sums.clear()
+            first = self.rest(*slots[0], available)
+            cost = first.then(self.rests(slots[1:], first.available))  # what is further out was met before
+            self._sums[key] = cost
+        return cost
+
     def area(self, need: Need) -> float:
         """Return the area that the plan fills a need with."""
         if need not in self._areas:
@@ -142,13 +172,7 @@ class Plan:
             if need is None or slots[slot].optional
             else self._fill(need, available)
         )
-        then = self.rest(production, slot + 1, first.available)
-        return Cost(
-            first.tokens + then.tokens,
-            first.counts + then.counts,
-            then.available,
-            first.pixel_steps + then.pixel_steps,
-        )
+        return first.then(self.rest(production, slot + 1, first.available))
 
     def _fill(self, need: Need, available: int) -> Cost:
         key = (need, available)

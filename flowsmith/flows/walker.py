@@ -69,7 +69,7 @@ class Walker(ABC, Generic[S]):
                 f"token {given} at place {state.used}: it leads to no valid flow within {self.budget} tokens "
                 f"and the domain; allowed: {choices}"
             )
-        return self._step(state, token)
+        return self.step(state, token)
 
     def mask(self, states: Sequence[S]) -> "Tensor":
         """Return the allowed tokens as booleans, len(states) x codec.size."""
@@ -96,14 +96,14 @@ class Walker(ABC, Generic[S]):
         """Write a flow by choosing evenly among the allowed tokens."""
         state, tokens = self._start, list[int]()
         while not state.done:
-            tokens.append(rng.choice(self._compute(state)))
-            state = self._step(state, tokens[-1])
+            tokens.append(rng.choice(self.work_out(state)))
+            state = self.step(state, tokens[-1])
         return tokens
 
     @abstractmethod
-    def _compute(self, state: S) -> tuple[int, ...]:
-        """Work out what `allowed` returns."""
+    def work_out(self, state: S) -> tuple[int, ...]:
+        """Return what `allowed` returns, for a caller who keeps it; `allowed` looks up what it was asked before."""
 
     @abstractmethod
-    def _step(self, state: S, token: int) -> S:
-        """Return the state after a token that is allowed."""
+    def step(self, state: S, token: int) -> S:
+        """Return what `advance` does for a token that is known to be allowed; of another, anything."""

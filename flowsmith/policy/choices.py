@@ -18,13 +18,17 @@ class Choice:
     Attributes:
         run: Tokens that the grammar forced before it, since the last choice.
         allowed: Number of the allowed set; None at the end of a flow.
+        tokens: The allowed set.
     """
 
-    __slots__ = ("allowed", "following", "run", "state")
+    __slots__ = ("allowed", "following", "run", "state", "tokens")
 
-    def __init__(self, run: tuple[int, ...], allowed: int | None, state: Any) -> None:
+    def __init__(
+        self, run: tuple[int, ...], allowed: int | None, tokens: tuple[int, ...], state: Any
+    ) -> None:
         self.run = run
         self.allowed = allowed
+        self.tokens = tokens
         self.state = state
         self.following: dict[int, Choice] = {}
 
@@ -61,16 +65,17 @@ class Choices:
         """
         known = choice.following.get(token)
         if known is None:
-            known = choice.following[token] = self._follow(self._grammar.advance(choice.state, token))
+            step = self._grammar.step if token in choice.tokens else self._grammar.advance  # which refuses it
+            known = choice.following[token] = self._follow(step(choice.state, token))
         return known
 
     def _follow(self, state: Any) -> Choice:
         self._kept += 1
         run: list[int] = []
         while not state.done:
-            allowed = self._grammar.allowed(state)
+            allowed = self._grammar.work_out(state)
             if len(allowed) > 1:
-                return Choice(tuple(run), self._number(allowed), state)
+                return Choice(tuple(run), self._number(allowed), allowed, state)
             run.append(allowed[0])
-            state = self._grammar.advance(state, allowed[0])
-        return Choice(tuple(run), None, state)
+            state = self._grammar.step(state, allowed[0])
+        return Choice(tuple(run), None, (), state)

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import grpo_vs_trl
-from flowsmith.evaluation.side_by_side import equal_work, measure, turns
+from flowsmith.evaluation.side_by_side import equal_work, flows, measure, turns
 from flowsmith.evaluation.side_by_side.equal_work import agreement
 from flowsmith.evaluation.side_by_side.floor import operations
 from flowsmith.evaluation.side_by_side.measure import FIGURES
@@ -95,6 +95,7 @@ def test_without_trl_what_needs_it_is_null(
     for module in (measure, turns):
         monkeypatch.setattr(module, "has_trl", lambda: False)
     monkeypatch.setattr(grpo_vs_trl, "SMALL", replace(TINY, hidden=16))
+    monkeypatch.setattr(flows, "_LESSONS", 2)
     out = tmp_path / "out.json"
     out.write_text(json.dumps({"large": {"step_ratio": 9.0}, "details": {}}))
     words = ["--model", "small", "--repetitions", "1", "--out", str(out), "--parts"]

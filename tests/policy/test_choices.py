@@ -51,7 +51,7 @@ def test_flows_walked_by_choices_are_those_of_the_grammar() -> None:
 def test_a_flow_walked_again_asks_the_grammar_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = fresh()
     flow = walk(sets, 3)
-    monkeypatch.setattr(type(sets._grammar), "_step", None)
+    monkeypatch.setattr(type(sets._grammar), "step", None)
     choice, tokens = sets.choices.first(), list[int]()
     tokens += choice.run
     while not choice.done:

@@ -14,16 +14,20 @@ from flowsmith.evaluation.side_by_side.floor import synchronise
 from flowsmith.evaluation.side_by_side.work import Work
 from flowsmith.flows import Codec, Domain
 from flowsmith.flows.schema_beside import schema_beside
-from flowsmith.policy import FlowTokenizer, Policy, generate
+from flowsmith.policy import FlowBatch, FlowTokenizer, Policy, generate, score_flows
 from flowsmith.policy.allowed import AllowedSets
+from flowsmith.policy.noise import permutation
+from flowsmith.policy.pairs import scored_pairs
 from flowsmith.prompts import read_prompts
+from flowsmith.scored_flows import read_scored_flows
 
 _BUDGET = 96
 _GUIDANCE = 1.5
+_LESSONS, _PAIRS, _LEARNING_RATE = 100, 32, 2e-3
 
 
 class Writers:
-    """Untrained policies of a work's shape over a domain, and ways to have flows from them.
+    """Policies of a work's shape over a domain, untrained at first, and ways to have flows from them.
 
     Attributes:
         prompts: For which flows are written.
@@ -45,6 +49,26 @@ class Writers:
             for seed in (0, 1)
         )
         self._rounds = 0
+
+    def learn(self, scored_flows: Path) -> None:
+        """Begin to write as policies do when GRPO begins: a short phase one, after which both are the same policy.
+
+        Args:
+            scored_flows: Parquet file or folder with pairs of prompt and flow.
+        """
+        policy = self._policy
+        pairs = scored_pairs(read_scored_flows(scored_flows, "train").to_pylist(), policy.codec)
+        optimizer = torch.optim.AdamW(policy.parameters(), _LEARNING_RATE)
+        for lesson in range(_LESSONS):
+            chosen = [pairs[place] for place in permutation(len(pairs), lesson)[:_PAIRS]]
+            batch = FlowBatch.build(
+                policy, [pair.prompt for pair in chosen], [pair.tokens for pair in chosen]
+            )
+            scores = score_flows(policy, batch)
+            optimizer.zero_grad()
+            (-scores.logprobs.sum() / scores.free.sum()).backward()
+            optimizer.step()
+        self._reference.load_state_dict(policy.state_dict())
 
     def ours(self) -> float:
         """Return the seconds that one round of flows takes."""

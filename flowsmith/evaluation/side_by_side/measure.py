@@ -44,12 +44,14 @@ class Setting:
         repetitions: Of whatever is timed.
         domain: YAML file of what a policy may choose.
         prompts: JSON lines of prompts for flows.
+        scored_flows: Parquet file or folder of flows that those who write them learn from first.
     """
 
     device: torch.device
     repetitions: int
     domain: Path
     prompts: Path
+    scored_flows: Path
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -107,6 +109,12 @@ def _text(work: Work, setting: Setting) -> dict[str, Any]:
 
 def _flows(work: Work, setting: Setting) -> dict[str, Any]:
     writers = Writers(work, setting.domain, setting.prompts, setting.device)
+    untrained = _written(writers, setting)
+    writers.learn(setting.scored_flows)
+    return _written(writers, setting) | {f"untrained_{name}": found for name, found in untrained.items()}
+
+
+def _written(writers: Writers, setting: Setting) -> dict[str, Any]:
     calls = {"hugging_face": writers.hugging_face, "ours": writers.ours, "guided": writers.guided}
     turns = take_turns(calls, setting.repetitions, setting.device)
     return {"flows": turns, "mask_shares": [writers.mask_share() for _ in range(setting.repetitions)]}
@@ -165,6 +173,8 @@ def _ratios(details: dict[str, Any]) -> dict[str, float | None]:
         "sampling": ("text", "hugging_face", "ours"),
         "flows": ("flows", "hugging_face", "ours"),
         "guided": ("flows", "guided", "ours"),
+        "untrained_flows": ("untrained_flows", "hugging_face", "ours"),
+        "untrained_guided": ("untrained_flows", "guided", "ours"),
     }
     details["ratios"] = {
         name: ratio(details[turns][theirs], details[turns][ours])._asdict()

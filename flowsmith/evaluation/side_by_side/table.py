@@ -46,6 +46,9 @@ def _of_one(name: str, figures: Mapping[str, float | None], details: Mapping[str
         "flows, generate": ("flows", "hugging_face"),
         "flows, ours": ("flows", "ours"),
         "flows, ours guided": ("flows", "guided"),
+        "flows, untrained, generate": ("untrained_flows", "hugging_face"),
+        "flows, untrained, ours": ("untrained_flows", "ours"),
+        "flows, untrained, ours guided": ("untrained_flows", "guided"),
     }
     measured = {row: details.get(part, {}).get(who) for row, (part, who) in rows.items()}
     lines += [
@@ -64,6 +67,8 @@ def _of_one(name: str, figures: Mapping[str, float | None], details: Mapping[str
         told = f"floor: {billions[0]:.0f} billion operations at {billions[1]:.0f} billion a second, "
         mfu = "" if floor["mfu"] is None else f"; MFU {floor['mfu']:.1%}"
         lines.append(f"{told}{floor['seconds']:.2f} s{mfu}")
+    if shares := details.get("untrained_mask_shares"):
+        lines.append(f"mask share of the untrained: {statistics.median(shares):.3f}")
     memory = details.get("memory_mb")
     if memory:
         lines.append("peak MB above idle: " + ", ".join(f"{who} {mb:.0f}" for who, mb in memory.items()))

@@ -55,7 +55,7 @@ class WideGrammar(Walker[WideState]):
         }
         self._numbers = {token: number for number, token in enumerate(self._language.references)}
         self._start = WideState((), (), (), 0, 0, 0, False)
-        self._cached = lru_cache(maxsize=CACHED_STATES)(self._compute)
+        self._cached = lru_cache(maxsize=CACHED_STATES)(self.work_out)
         if not self.allowed(self._start):
             least = min((self._plan.rest(place, 0, 0) + 2 for place in self._roots.values()), default=0)
             raise GrammarError(
@@ -63,7 +63,8 @@ class WideGrammar(Walker[WideState]):
                 "of classes"
             )
 
-    def _compute(self, state: WideState) -> tuple[int, ...]:
+    def work_out(self, state: WideState) -> tuple[int, ...]:
+        """Return what `allowed` returns, for a caller who keeps it."""
         if state.done:
             return ()
         if not state.frames:
@@ -139,7 +140,8 @@ class WideGrammar(Walker[WideState]):
         ]
         return tuple(kept) or tokens
 
-    def _step(self, state: WideState, token: int) -> WideState:
+    def step(self, state: WideState, token: int) -> WideState:
+        """Return what `advance` does for a token that is known to be allowed; of another, anything."""
         if token == self._language.end:
             return state._replace(used=state.used + 1, done=True)
         if not state.frames:
