@@ -1,4 +1,4 @@
-"""Policies made ready for decoding: adapters of one base in one forward pass, other models one after the other."""
+"""Policies made ready for decoding: adapters of one base, or small models alike, side by side; others in turn."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,6 +8,7 @@ import torch
 from flowsmith.policy.decoding.attention import decoding_attention
 from flowsmith.policy.decoding.network import Network, inference
 from flowsmith.policy.decoding.stacked import stacked
+from flowsmith.policy.decoding.stacked_models import stackable, stacked_models
 from flowsmith.policy.model import Policy
 
 
@@ -24,10 +25,12 @@ def ready(voices: Sequence[Policy]) -> Iterator[list[Network]]:
     Raises:
         PolicyError: A model cannot be decoded.
     """
-    together = len(voices) > 1 and all(v.adapter and v.model is voices[0].model for v in voices)
-    groups = [list(voices)] if together else [[voice] for voice in voices]
+    adapters = len(voices) > 1 and all(v.adapter and v.model is voices[0].model for v in voices)
+    full = len(voices) > 1 and not any(voice.adapter for voice in voices)
+    alike = full and stackable([voice.causal for voice in voices])
+    groups = [list(voices)] if adapters or alike else [[voice] for voice in voices]
     with ExitStack() as stack:
-        stack.enter_context(inference([group[0].model for group in groups]))
+        stack.enter_context(inference([voice.model for voice in voices]))
         networks = []
         for group in groups:
             first = group[0]
@@ -35,6 +38,8 @@ def ready(voices: Sequence[Policy]) -> Iterator[list[Network]]:
             biases = [bias for _, bias in heads if bias is not None]
             if first.adapter is not None:
                 stack.enter_context(stacked(first.model, [voice.adapter or "" for voice in group]))
+            elif len(group) > 1:
+                stack.enter_context(stacked_models([voice.causal for voice in group]))
             stack.enter_context(decoding_attention(first.causal))
             networks.append(
                 Network(
