@@ -59,6 +59,8 @@ def test_models_that_do_not_stackable(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = random_model(LlamaConfig(**SIZES | {"intermediate_size": 40}), 1)
     gpt2 = [random_model(GPT2Config(n_embd=24, n_head=2, n_layer=1, vocab_size=50), seed) for seed in (0, 1)]
     assert not stackable([llama, wide])  # of two sizes
+    far = random_model(LlamaConfig(**SIZES, rope_parameters={"rope_type": "default", "rope_theta": 10.0}), 1)
+    assert not stackable([llama, far])  # of other positions
     assert not stackable([llama, random_model(CONFIGS["biases"], 1)])  # of two architectures
     assert not stackable([llama, llama])  # one model under two names needs no copy
     assert not stackable([llama, random_model(CONFIGS["llama"], 1).float()])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 _MOST_WEIGHTS = 2**27  # of all models together; larger ones gain little, and the copies would cost memory
+_ORIGIN = ("architectures", "transformers_version", "dtype", "torch_dtype")  # of a configuration
 
 
 class _Linear(nn.Module):
@@ -70,6 +71,7 @@ def stackable(models: Sequence[Any]) -> bool:
     return (
         len({id(model) for model in models}) == len(models)
         and all(type(base) is type(bases[0]) for base in bases)
+        and all(_shape_of(model.config) == _shape_of(models[0].config) for model in models)
         and all(shape == shapes[0] for shape in shapes)
         and sum(shape.numel() for _, shape, _, _ in shapes[0]) * len(models) <= _MOST_WEIGHTS
         and all(_kind(module) or not module._parameters for module in bases[0].modules())
@@ -99,6 +101,12 @@ def stacked_models(models: Sequence[Any]) -> Iterator[None]:
     finally:
         for parent, name, module, _ in swapped:
             setattr(parent, name, module)
+
+
+def _shape_of(config: Any) -> dict[str, Any]:
+    """Return what a model computes: its configuration without where it was read from and by what."""
+    told: dict[str, Any] = config.to_dict()
+    return {name: value for name, value in told.items() if name[0] != "_" and name not in _ORIGIN}
 
 
 def _kind(module: nn.Module) -> Any:
