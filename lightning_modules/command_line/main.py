@@ -12,7 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from callbacks.preemption import Stopped, StopSignals, requeue_job
 from flowsmith.errors import FlowsmithError
-from lightning_modules.command_line.processes import is_rank_zero
+from lightning_modules.command_line.processes import is_of_lost_rank, is_rank_zero
 from lightning_modules.command_line.stage_cli import AlreadyFinished, Mode, StageCLI
 
 # Expected here: run folders are meant to be resumed, and small data needs no workers. The last is between
@@ -30,6 +30,7 @@ _EXPECTED = (
 )
 # Says which rank's end ends all others, which nothing else does.
 _HEARD = "lightning.fabric.strategies.launchers.subprocess_script"
+_PATIENCE = 15.0  # seconds in which all ranks are ended when one is gone; Lightning looks every five
 _PRECEDENCE = 3.0  # seconds that rank 0 has to tell of what every rank met
 
 
@@ -65,6 +66,8 @@ def main(mode: Mode, arguments: Sequence[str] | None = None) -> int:
             if cli is None and (cause := _cause(error)) is not None:
                 return _mistaken(cause)
             if signals.received is None:
+                if is_of_lost_rank(error):
+                    time.sleep(_PATIENCE)
                 raise
             # Most likely another rank stopped first and ended a collective under this one; shown in case it
             # is not so.

@@ -109,6 +109,15 @@ def check_layout(trainer: Trainer) -> None:
         raise ProcessError(" ".join(str(error).split())) from error
 
 
+def is_of_lost_rank(error: BaseException) -> bool:
+    """Whether a collective failed because another process has gone; why is what that one tells."""
+    if not torch.distributed.is_initialized():
+        return False
+    # Gloo's are plain RuntimeErrors.
+    gloo = isinstance(error, RuntimeError) and "peer" in str(error)
+    return gloo or isinstance(error, torch.distributed.DistError)
+
+
 def end_with_launcher(trainer: Trainer) -> None:
     """Let a rank that another one started end within a second of it.
 
