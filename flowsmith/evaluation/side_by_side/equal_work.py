@@ -9,7 +9,9 @@ from flowsmith.evaluation.side_by_side.ours import Rollouts, Trainer
 from flowsmith.evaluation.side_by_side.trl_trainer import trl_trainer
 from flowsmith.evaluation.side_by_side.work import Work, load_model, write_model
 
-_LEARNING_RATE = 3e-3  # as high as keeps training stable: at no distance from the reference, all losses are 0
+# As high as keeps training stable: at no distance from the reference, all losses are 0. What is wider or deeper than
+# the small model moves further in a step.
+_LEARNING_RATE, _SIZE = 3e-3, 192 * 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def agreement(work: Work, scratch: Path, device: torch.device, steps: int = 4) -
         device: Where ours computes; TRL chooses for itself.
         steps: Optimizer steps.
     """
-    work = replace(work, learning_rate=_LEARNING_RATE)
+    work = replace(work, learning_rate=_LEARNING_RATE / max(1.0, work.hidden * work.layers / _SIZE) ** 2)
     generator = torch.Generator().manual_seed(0)
     shape = (work.sequences, work.new_tokens)
     rollouts = Rollouts(
