@@ -14,7 +14,7 @@ STAMP  := $(VENV)/.installed
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(STAMP)  ## install, then the whole loop: reward, vocabulary, GRPO, images, table (20 minutes on two cores)
+demo: $(STAMP)  ## install, then the whole loop: reward, vocabulary, GRPO, images, table (18 minutes on two cores)
 	@$(BIN)/python train.py --config grpo.yaml
 	@$(BIN)/python evaluate.py --config evaluate.yaml
 	@$(BIN)/python -c "import glob, json; \
