@@ -54,11 +54,11 @@ class RestrictedGrammar:
 
     def allowed(self, state: Any) -> tuple[int, ...]:
         """Return the ids of the tokens that may come next, ascending; none once the flow is done."""
-        return tuple(sorted(self._outer[token] for token in self._inner.allowed(state)))
+        return self._outward(self._inner.allowed(state))
 
     def work_out(self, state: Any) -> tuple[int, ...]:
         """Return what `allowed` returns, for a caller who keeps it."""
-        return tuple(sorted(self._outer[token] for token in self._inner.work_out(state)))
+        return self._outward(self._inner.work_out(state))
 
     def advance(self, state: Any, token: int) -> Any:
         """Return the state after a token.
@@ -94,6 +94,9 @@ class RestrictedGrammar:
         for row, state in enumerate(states):
             mask[row, list(self.allowed(state))] = True
         return mask
+
+    def _outward(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return tuple(sorted(self._outer[token] for token in tokens))
 
 
 def _shapes(codec: Codec) -> set[tuple[Any, ...]]:

@@ -17,6 +17,9 @@ from flowsmith.prompts import Prompt, write_prompts
 from lightning_modules.grpo import GRPOModule
 from tests.policy.world import PROMPTS, exact_norms, small_policy
 
+TIMED = ("time/", "time_share/", "step_time", "tokens_per_second")
+"""How the names of logged figures begin that differ from run to run."""
+
 
 class StepsReward:
     """Steps of all passes / 20: known for every flow, different within a group."""

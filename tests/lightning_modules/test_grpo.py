@@ -13,6 +13,7 @@ from flowsmith.policy import Policy, derived_seed, generate, load_pair
 from flowsmith.policy.generator import LocalGenerator
 from flowsmith.prompts import read_prompts
 from tests.lightning_modules.grpo_world import (
+    TIMED,
     ConstantReward,
     EvenPromptsReward,
     Recorder,
@@ -24,8 +25,6 @@ from tests.lightning_modules.grpo_world import (
     write_world,
 )
 from tests.policy.world import BUDGET, small_codec, write_text_model
-
-TIMED = ("time/", "time_share/", "step_time", "tokens_per_second")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from flowsmith.objectives.errors import ObjectiveError
 from lightning_modules.grpo import GRPOModule
 from tests.lightning_modules.grpo_world import (
+    TIMED,
     EvenPromptsReward,
     Recorder,
     data,
@@ -21,8 +22,6 @@ from tests.lightning_modules.grpo_world import (
     trainer,
     write_world,
 )
-
-TIMED = ("time/", "time_share/", "step_time", "tokens_per_second")
 
 
 @pytest.fixture(scope="module")

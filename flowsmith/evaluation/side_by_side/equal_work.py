@@ -7,11 +7,11 @@ import torch
 
 from flowsmith.evaluation.side_by_side.ours import Rollouts, Trainer
 from flowsmith.evaluation.side_by_side.trl_trainer import trl_trainer
-from flowsmith.evaluation.side_by_side.work import Work, load_model, write_model
+from flowsmith.evaluation.side_by_side.work import SMALL, Work, load_model, write_model
 
 # As high as keeps training stable: at no distance from the reference, all losses are 0. What is wider or deeper than
 # the small model moves further in a step.
-_LEARNING_RATE, _SIZE = 3e-3, 192 * 4
+_LEARNING_RATE, _SIZE = 3e-3, SMALL.hidden * SMALL.layers
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Network:
     def logits(self, hidden: Tensor) -> Tensor:
         """Return V x n x size for V x n x hidden, in single precision at least."""
         weight = self.weight.mT
-        if self.voices == 1:
+        if self.voices == 1:  # a batched product of one is slower
             logits = functional.linear(hidden, self.weight[0], None if self.bias is None else self.bias[0, 0])
         else:
             logits = hidden @ weight if self.bias is None else torch.baddbmm(self.bias, hidden, weight)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowsmith.policy.decoding.swapped import Place, swapped
 from flowsmith.policy.errors import PolicyError
 
 _PLAIN = ("Linear", "Linear4bit", "Linear8bitLt")  # peft's layers that add B A x to what their base returns
@@ -63,23 +64,17 @@ def stacked(model: Any, names: Sequence[str]) -> Iterator[None]:
 
     causal = model.get_base_model()
     head = causal.get_output_embeddings()
-    swapped: list[tuple[nn.Module, str, nn.Module]] = []
+    others: list[tuple[Place, nn.Module]] = []
     for parent in list(causal.modules()):
         if isinstance(parent, (LoraLayer, AuxiliaryTrainingWrapper)):
             continue
         for name, module in parent.named_children():
             if isinstance(module, LoraLayer):
-                swapped.append((parent, name, _linear(module, names)))
+                others.append(((parent, name), _linear(module, names)))
             elif isinstance(module, AuxiliaryTrainingWrapper) and module is not head:
-                swapped.append((parent, name, _embedding(module, names)))
-    before = [getattr(parent, name) for parent, name, _ in swapped]
-    for parent, name, module in swapped:
-        setattr(parent, name, module)
-    try:
+                others.append(((parent, name), _embedding(module, names)))
+    with swapped(others):
         yield
-    finally:
-        for (parent, name, _), module in zip(swapped, before, strict=True):
-            setattr(parent, name, module)
 
 
 def _linear(layer: Any, names: Sequence[str]) -> nn.Module:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowsmith.policy.decoding.swapped import Place, swapped
+
 _MOST_WEIGHTS = 2**27  # of all models together; larger ones gain little, and the copies would cost memory
 _ORIGIN = ("architectures", "transformers_version", "dtype", "torch_dtype")  # of a configuration
 
@@ -71,7 +73,7 @@ def stackable(models: Sequence[Any]) -> bool:
     return (
         len({id(model) for model in models}) == len(models)
         and all(type(base) is type(bases[0]) for base in bases)
-        and all(_shape_of(model.config) == _shape_of(models[0].config) for model in models)
+        and all(_computed(model.config) == _computed(models[0].config) for model in models)
         and all(shape == shapes[0] for shape in shapes)
         and sum(shape.numel() for _, shape, _, _ in shapes[0]) * len(models) <= _MOST_WEIGHTS
         and all(_kind(module) or not module._parameters for module in bases[0].modules())
@@ -86,24 +88,18 @@ def stacked_models(models: Sequence[Any]) -> Iterator[None]:
         models: transformers causal LMs; the head is not among what is computed.
     """
     bases = [model.base_model for model in models]
-    swapped: list[tuple[nn.Module, str, nn.Module, nn.Module]] = []
+    others: list[tuple[Place, nn.Module]] = []
     for path, parent in bases[0].named_modules():
         for name, module in parent.named_children():
             kind = _kind(module)
             if kind is not None:
                 place = f"{path}.{name}" if path else name
-                several = kind([base.get_submodule(place) for base in bases])
-                swapped.append((parent, name, module, several))
-    for parent, name, _, several in swapped:
-        setattr(parent, name, several)
-    try:
+                others.append(((parent, name), kind([base.get_submodule(place) for base in bases])))
+    with swapped(others):
         yield
-    finally:
-        for parent, name, module, _ in swapped:
-            setattr(parent, name, module)
 
 
-def _shape_of(config: Any) -> dict[str, Any]:
+def _computed(config: Any) -> dict[str, Any]:
     """Return what a model computes: its configuration without where it was read from and by what."""
     told: dict[str, Any] = config.to_dict()
     return {name: value for name, value in told.items() if name[0] != "_" and name not in _ORIGIN}

@@ -10,9 +10,8 @@ from torch.nn import functional
 LOGITS_AT_ONCE = 2**23
 """Logits that are held at a time: 32 MB of float32."""
 
-_LOGITS_IN_CACHE = (
-    2**18
-)  # computed at a time on a CPU: 1 MB of float32, which its cache holds from one step to the next
+# Computed at a time on a CPU: 1 MB of float32, which its cache holds from one step to the next.
+_LOGITS_IN_CACHE = 2**18
 
 Head = tuple[Tensor, Tensor | None]
 """Weight (rows x width) and bias (rows) of the part of the language head that takes part."""
